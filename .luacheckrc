@@ -1,0 +1,6 @@
+std = "lua54"
+max_line_length = 110
+exclude_files = { "build*/**" }
+files["spec"] = { std = "+busted" }
+files["lua/gaterpc/meta"] = { ignore = { "1", "2", "3", "212" } }
+files["lua/gaterpc/task.lua"] = { globals = { "coroutine" } }

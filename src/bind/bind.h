@@ -1,0 +1,42 @@
+/* bind.h - what the bindings share: boxes, checked arguments, failures.
+ *
+ * A binding checks and converts, nothing else. A box is the userdata around one C object; its
+ * first user value is the Lua object that owns it. */
+#ifndef GR_BIND_H
+#define GR_BIND_H
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+/* Puts the modules gaterpc.core and gaterpc.msgpack where require finds them. [-0, +0] */
+void gr_bind_preload(lua_State *L);
+
+/* Functions of gaterpc.core, added to the table on the stack's top by their modules. [-0, +0] */
+void gr_bind_client(lua_State *L);
+void gr_bind_worker(lua_State *L);
+void gr_bind_majordomo(lua_State *L);
+void gr_bind_repl(lua_State *L);
+
+/* Returns nil, code, text to Lua. text NULL: the error's own. [-0, +3] */
+int gr_bind_fail(lua_State *L, int err, const char *text);
+
+/* Makes a class: a metatable with __name, __index, __gc and __close (both `close`). [-0, +0] */
+void gr_bind_class(lua_State *L, const char *type, const luaL_Reg *methods, lua_CFunction close);
+
+/* Remembers the userdata on the stack's top as `box`, weakly, and the value below it as its owner.
+ * gr_bind_push_owner() pushes that owner and returns true, or pushes nothing. */
+void gr_bind_remember(lua_State *L, void *box, int owner);
+bool gr_bind_push_owner(lua_State *L, void *box);
+
+/* Fields of the options table at `index`; they raise when the type is wrong. */
+const char *gr_bind_opt_string(lua_State *L, int index, const char *name, const char *fallback);
+lua_Integer gr_bind_opt_integer(lua_State *L, int index, const char *name, lua_Integer fallback);
+
+/* A string argument as a slice; it lives as long as its stack slot. */
+gr_slice gr_bind_check_slice(lua_State *L, int index);
+
+#endif

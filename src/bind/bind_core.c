@@ -1,0 +1,127 @@
+/* bind_core.c - the module gaterpc.core: the loop, the log, and the classes of the other bindings. */
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "bind/bind.h"
+#include "bind/bind_msgpack.h"
+#include "host/state.h"
+
+static int f_set_dispatcher(lua_State *L) /* core.set_dispatcher(function(what, ...)) */
+{
+    luaL_checktype(L, 1, LUA_TFUNCTION);
+    gr_state *state = gr_state_of(L);
+    luaL_unref(L, LUA_REGISTRYINDEX, state->dispatcher);
+    lua_settop(L, 1);
+    state->dispatcher = luaL_ref(L, LUA_REGISTRYINDEX);
+    return 0;
+}
+
+static int f_now(lua_State *L) /* core.now() -> seconds of the monotonic clock, float */
+{
+    lua_pushnumber(L, (lua_Number)gr_clock_ns() / 1e9);
+    return 1;
+}
+
+static int f_now_ms(lua_State *L) /* core.now_ms() -> the same in whole milliseconds */
+{
+    lua_pushinteger(L, gr_clock_ms());
+    return 1;
+}
+
+static int f_set_timer(lua_State *L) /* core.set_timer(at_ms or nil): "due" comes then */
+{
+    gr_loop_set_timer(gr_state_of(L)->loop, luaL_optinteger(L, 1, GR_NEVER));
+    return 0;
+}
+
+static int f_want_turn(lua_State *L) /* core.want_turn(): "turn" is not to be waited for */
+{
+    gr_loop_want_turn(gr_state_of(L)->loop);
+    return 0;
+}
+
+static int f_hold(lua_State *L) /* core.hold(on): keep the process running, counted */
+{
+    gr_loop *loop = gr_state_of(L)->loop;
+    if (lua_toboolean(L, 1))
+        gr_loop_hold(loop);
+    else
+        gr_loop_release(loop);
+    return 0;
+}
+
+static int f_exit(lua_State *L) /* core.exit(code): after this turn */
+{
+    gr_state_exit(gr_state_of(L), (int)luaL_optinteger(L, 1, 0));
+    return 0;
+}
+
+static int f_busy_limit(lua_State *L) /* core.busy_limit(ms): when the guard complains; 0 never */
+{
+    gr_loop_set_busy_limit(gr_state_of(L)->loop, (uint32_t)luaL_checkinteger(L, 1));
+    return 0;
+}
+
+static int f_log(lua_State *L) /* core.log(level, name, text) */
+{
+    int level = (int)luaL_checkinteger(L, 1);
+    gr_log(level, luaL_checkstring(L, 2), "%s", luaL_checkstring(L, 3));
+    return 0;
+}
+
+static int f_log_level(lua_State *L) /* core.log_level([level]) -> level */
+{
+    if (!lua_isnoneornil(L, 1))
+        gr_log_set_level((int)luaL_checkinteger(L, 1));
+    lua_pushinteger(L, gr_log_level());
+    return 1;
+}
+
+static int f_isatty(lua_State *L) /* core.isatty(fd) -> boolean */
+{
+    lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
+    return 1;
+}
+
+static int f_allow_interrupts(lua_State *L) /* core.allow_interrupts(): Ctrl-C stops running code */
+{
+    gr_state_allow_interrupts(gr_state_of(L));
+    return 0;
+}
+
+static int open_core(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"set_dispatcher", f_set_dispatcher},
+        {"now", f_now},
+        {"now_ms", f_now_ms},
+        {"set_timer", f_set_timer},
+        {"want_turn", f_want_turn},
+        {"hold", f_hold},
+        {"exit", f_exit},
+        {"busy_limit", f_busy_limit},
+        {"log", f_log},
+        {"log_level", f_log_level},
+        {"isatty", f_isatty},
+        {"allow_interrupts", f_allow_interrupts},
+        {NULL, NULL},
+    };
+    luaL_newlib(L, functions);
+    gr_lua_msgpack_setup(L);
+    gr_bind_client(L);
+    gr_bind_worker(L);
+    gr_bind_majordomo(L);
+    return 1;
+}
+
+void gr_bind_preload(lua_State *L)
+{
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, open_core);
+    lua_setfield(L, -2, "gaterpc.core");
+    lua_pushcfunction(L, luaopen_gaterpc_msgpack);
+    lua_setfield(L, -2, "gaterpc.msgpack");
+    lua_pop(L, 1);
+}

@@ -1,0 +1,174 @@
+/* broker_priv.h - what the files of the broker's engine share; nobody else includes it.
+ *
+ *   broker.c          peers, and which message means what
+ *   broker_service.c  services, their workers, who is next
+ *   broker_call.c     calls: dispatch, waiting, every way to end
+ *   broker_gate.c     the service `Gate`, answered by the broker itself */
+#ifndef GR_BROKER_PRIV_H
+#define GR_BROKER_PRIV_H
+
+#include <uthash.h>
+
+#include "base/heap.h"
+#include "engine/broker.h"
+#include "engine/events.h"
+#include "engine/pulse.h"
+
+#define GATE "Gate"
+
+enum { MAX_ATTEMPTS = 3 }; /* the first dispatch and two more */
+
+struct service;
+struct call;
+
+/* Peer, worker and client are one: a connection can be either, by what it says first. */
+enum role { NEW, CLIENT, WORKER };
+
+struct gr_peer {
+    enum gr_via via;
+    enum role role;
+    bool dead;    /* in the graveyard: messages to it may still be queued */
+    bool stalled; /* it does not read; its messages go to the backlog */
+    int fd;       /* of its connection, or -1 */
+    const gr_dialect *dialect;
+    gr_pulse pulse;
+    gr_due due;           /* heartbeat or death */
+    struct call *calls;          /* CLIENT: those it made; WORKER: those it runs */
+    size_t call_count;
+    gr_msg_queue backlog;
+    gr_peer *next_dead, *next_stalled;
+
+    /* WORKER: its place in the struct service */
+    struct service *service;
+    uint32_t credit;
+    uint32_t outstanding;
+    bool draining;
+    gr_peer *prev, *next; /* others of the service with as many calls, least recently used first */
+
+    UT_hash_handle hh; /* by key */
+    size_t key_len;
+    uint8_t key[];     /* via, then the routing id */
+};
+
+struct method {
+    UT_hash_handle hh;
+    size_t name_len;
+    char name[];
+};
+
+struct service {
+    gr_buf name, description;
+    uint32_t serial;         /* order of registration */
+    uint32_t workers;
+    gr_peer **buckets;       /* workers with i calls that may take one more, for i < bucket_count */
+    uint32_t bucket_count;
+    uint32_t lowest;         /* no bucket below holds anybody */
+    struct call *waiting;           /* first in, first out, through queue_prev and queue_next */
+    uint32_t waiting_count;
+    struct method *idempotent;
+    UT_hash_handle hh;
+};
+
+struct call {
+    struct { /* the key */
+        gr_peer *client;
+        uint64_t id;
+    } from;
+    UT_hash_handle hh;
+    uint32_t slot, generation; /* together the route */
+    struct service *service;
+    gr_peer *worker;      /* NULL while it waits */
+    gr_msg *request;      /* while it waits, and kept when the method is idempotent */
+    bool idempotent;
+    bool streaming;
+    uint8_t attempts;
+    int64_t deadline_ms;  /* or GR_NEVER */
+    int64_t active_ms;    /* when its stream last moved */
+    gr_due due;
+    struct call *queue_prev, *queue_next;   /* in service->waiting */
+    struct call *client_prev, *client_next; /* in client->calls */
+    struct call *worker_prev, *worker_next; /* in worker->calls */
+};
+
+struct out {
+    gr_peer *peer;
+    gr_msg *msg;
+};
+
+GR_EVENTS(struct out, outs)
+
+struct slots {
+    struct call **calls;          /* by slot; NULL where free */
+    uint32_t *generations;
+    uint32_t *free_slots;
+    uint32_t free_count, len, cap;
+};
+
+struct gr_broker {
+    gr_broker_options options;
+    bool draining;
+    gr_peer *peers;
+    gr_peer *graveyard;
+    gr_peer *stalled_peers;
+    int64_t retry_ms;     /* when to try them again, or GR_NEVER */
+    gr_peer *last_out;
+    gr_peer **by_fd[2];   /* of GR_VIA_FRONT and GR_VIA_BACK */
+    size_t by_fd_len[2];
+    gr_heap peer_heap;
+    gr_heap call_heap;
+    struct slots slots;
+    struct call *calls;          /* by client and id */
+    struct call *free_calls;     /* through queue_next */
+    struct service *services;
+    uint32_t service_serial;
+    size_t waiting_bytes;
+    uint32_t waiting;
+    uint32_t workers;
+    struct outs outs;
+    gr_broker_stats stats;
+};
+
+/* broker.c */
+void gr_broker_send(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now_ms);
+void gr_broker_send_envelope(gr_broker *self, gr_peer *peer, const gr_envelope *envelope,
+                             gr_buf *payload, int64_t now_ms);
+void gr_broker_forward(gr_broker *self, gr_peer *peer, const gr_envelope *envelope, gr_msg **msg,
+                       int64_t now_ms);
+void gr_broker_send_error(gr_broker *self, gr_peer *peer, uint64_t id, int error, const char *text,
+                          int64_t now_ms);
+bool gr_broker_is_local(const gr_peer *peer);
+
+/* broker_service.c */
+struct service *gr_broker_find_service(const gr_broker *self, gr_slice name);
+int gr_broker_register(gr_broker *self, gr_peer *peer, const gr_envelope *ready, const char **why);
+void gr_broker_unregister(gr_broker *self, gr_peer *peer, int64_t now_ms);
+gr_peer *gr_broker_choose(const struct service *service);
+void gr_broker_worker_takes(struct service *service, gr_peer *worker);
+void gr_broker_worker_gives_back(struct service *service, gr_peer *worker);
+void gr_broker_worker_drains(gr_peer *worker);
+bool gr_broker_is_idempotent(const struct service *service, gr_slice method);
+void gr_broker_free_services(gr_broker *self);
+
+/* broker_call.c */
+void gr_broker_on_request(gr_broker *self, gr_peer *client, const gr_envelope *request,
+                          gr_msg **msg, int64_t now_ms);
+void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *answer, gr_msg **msg,
+                         int64_t now_ms);
+void gr_broker_on_credit(gr_broker *self, gr_peer *client, const gr_envelope *credit, gr_msg **msg,
+                         int64_t now_ms);
+void gr_broker_on_cancel(gr_broker *self, gr_peer *client, const gr_envelope *cancel,
+                         int64_t now_ms);
+void gr_broker_start_call(gr_broker *self, gr_peer *client, const gr_envelope *request,
+                          struct service *service, gr_msg **msg, int64_t now_ms);
+void gr_broker_drop_client_calls(gr_broker *self, gr_peer *client, int64_t now_ms);
+void gr_broker_lose_worker_calls(gr_broker *self, gr_peer *worker, int64_t now_ms);
+void gr_broker_fail_waiting(gr_broker *self, struct service *service, const char *text, int64_t now_ms);
+void gr_broker_serve_waiting(gr_broker *self, struct service *service, int64_t now_ms);
+void gr_broker_expire_calls(gr_broker *self, int64_t now_ms);
+void gr_broker_fail_all_calls(gr_broker *self, const char *text, int64_t now_ms);
+void gr_broker_free_calls(gr_broker *self);
+
+/* broker_gate.c: true when the broker answered the request itself. */
+bool gr_broker_gate(gr_broker *self, gr_peer *client, const gr_envelope *request, int64_t now_ms);
+
+#endif

@@ -1,0 +1,297 @@
+/* broker_service.c - services, their workers, who is next.
+ *
+ * A service keeps its workers in buckets by the number of calls they run, least recently used
+ * first, so the next one is found in constant time: least outstanding, then least recently used. */
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "base/mp.h"
+#include "engine/broker_priv.h"
+
+enum { MAX_METHODS = 4096, MAX_CREDIT = 65536, MAX_DESCRIPTION = 4096 };
+
+struct service *gr_broker_find_service(const gr_broker *self, gr_slice name)
+{
+    struct service *found;
+    HASH_FIND(hh, self->services, name.data, name.len, found);
+    return found;
+}
+
+static void forget_methods(struct service *service)
+{
+    struct method *method, *next;
+    HASH_ITER(hh, service->idempotent, method, next)
+    {
+        HASH_DEL(service->idempotent, method);
+        free(method);
+    }
+}
+
+static void free_service(struct service *service)
+{
+    forget_methods(service);
+    gr_buf_clear(&service->name);
+    gr_buf_clear(&service->description);
+    free(service->buckets);
+    free(service);
+}
+
+static struct service *add_service(gr_broker *self, gr_slice name)
+{
+    struct service *added = calloc(1, sizeof(*added));
+    if (added == NULL)
+        return NULL;
+    if (gr_buf_append(&added->name, name.data, name.len) < 0) {
+        free_service(added);
+        return NULL;
+    }
+    added->serial = ++self->service_serial;
+    HASH_ADD_KEYPTR(hh, self->services, added->name.data, added->name.len, added);
+    return added;
+}
+
+void gr_broker_free_services(gr_broker *self)
+{
+    struct service *at, *next;
+    HASH_ITER(hh, self->services, at, next)
+    {
+        HASH_DEL(self->services, at);
+        free_service(at);
+    }
+}
+
+/* --- the buckets ------------------------------------------------------------------------- */
+
+static bool has_room(const gr_peer *worker)
+{
+    return !worker->draining && worker->outstanding < worker->credit;
+}
+
+static void enter_bucket(struct service *service, gr_peer *worker)
+{
+    if (!has_room(worker))
+        return;
+    DL_APPEND(service->buckets[worker->outstanding], worker);
+    if (worker->outstanding < service->lowest)
+        service->lowest = worker->outstanding;
+}
+
+static void leave_bucket(struct service *service, gr_peer *worker)
+{
+    if (has_room(worker))
+        DL_DELETE(service->buckets[worker->outstanding], worker);
+}
+
+static void find_lowest(struct service *service)
+{
+    while (service->lowest < service->bucket_count && service->buckets[service->lowest] == NULL)
+        service->lowest++;
+}
+
+static int need_buckets(struct service *service, uint32_t count)
+{
+    if (count <= service->bucket_count)
+        return 0;
+    gr_peer **buckets = realloc(service->buckets, count * sizeof(gr_peer *));
+    if (buckets == NULL)
+        return GR_ENOMEM;
+    for (uint32_t i = service->bucket_count; i < count; i++)
+        buckets[i] = NULL;
+    if (service->lowest == service->bucket_count)
+        service->lowest = count;
+    service->buckets = buckets;
+    service->bucket_count = count;
+    return 0;
+}
+
+gr_peer *gr_broker_choose(const struct service *service)
+{
+    return service->lowest < service->bucket_count ? service->buckets[service->lowest] : NULL;
+}
+
+void gr_broker_worker_takes(struct service *service, gr_peer *worker)
+{
+    leave_bucket(service, worker);
+    worker->outstanding++;
+    enter_bucket(service, worker);
+    find_lowest(service);
+}
+
+void gr_broker_worker_gives_back(struct service *service, gr_peer *worker)
+{
+    leave_bucket(service, worker);
+    worker->outstanding--;
+    enter_bucket(service, worker);
+}
+
+void gr_broker_worker_drains(gr_peer *worker)
+{
+    if (worker->draining)
+        return;
+    leave_bucket(worker->service, worker);
+    worker->draining = true;
+    find_lowest(worker->service);
+}
+
+/* --- registration ------------------------------------------------------------------------ */
+
+bool gr_broker_is_idempotent(const struct service *service, gr_slice method)
+{
+    struct method *found;
+    HASH_FIND(hh, service->idempotent, method.data, method.len, found);
+    return found != NULL;
+}
+
+static int add_idempotent(struct service *service, gr_slice name)
+{
+    if (gr_broker_is_idempotent(service, name))
+        return 0;
+    if (HASH_COUNT(service->idempotent) >= MAX_METHODS)
+        return GR_EEXHAUSTED;
+    struct method *method = calloc(1, sizeof(*method) + name.len);
+    if (method == NULL)
+        return GR_ENOMEM;
+    memcpy(method->name, name.data, name.len);
+    method->name_len = name.len;
+    HASH_ADD_KEYPTR(hh, service->idempotent, method->name, method->name_len, method);
+    return 0;
+}
+
+/* One method of the table: {"idempotent": bool, others}. */
+static int read_method(gr_mp_reader *reader, struct service *service, gr_slice name)
+{
+    gr_mp_token map, key;
+    int rc = gr_mp_next(reader, &map);
+    if (rc < 0 || map.type != GR_MP_MAP)
+        return GR_EINVAL;
+    for (uint32_t left = map.as.count; left > 0; left--) {
+        if (gr_mp_next(reader, &key) < 0 || key.type != GR_MP_STR)
+            return GR_EINVAL;
+        gr_mp_reader value_at = *reader;
+        gr_mp_token value;
+        rc = gr_mp_skip(reader);
+        if (rc < 0)
+            return rc;
+        if (!gr_slice_equal(key.as.bytes, gr_slice_str("idempotent")))
+            continue;
+        gr_mp_next(&value_at, &value);
+        rc = value.type == GR_MP_BOOL && value.as.b ? add_idempotent(service, name) : 0;
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int read_methods(gr_mp_reader *reader, struct service *service)
+{
+    gr_mp_token map, name;
+    if (gr_mp_next(reader, &map) < 0 || map.type != GR_MP_MAP)
+        return GR_EINVAL;
+    if (map.as.count > MAX_METHODS)
+        return GR_EEXHAUSTED;
+    for (uint32_t left = map.as.count; left > 0; left--) {
+        if (gr_mp_next(reader, &name) < 0 || name.type != GR_MP_STR ||
+            !gr_wire_is_name(name.as.bytes))
+            return GR_EINVAL;
+        int rc = read_method(reader, service, name.as.bytes);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+/* What the worker says of the service: {"description": str, "methods": {name: {...}}, others}. */
+static int read_about(gr_slice about, struct service *service)
+{
+    if (about.len == 0)
+        return 0;
+    gr_mp_reader reader = gr_mp_read(about);
+    gr_mp_token map, key, value;
+    if (gr_mp_next(&reader, &map) < 0 || map.type != GR_MP_MAP)
+        return GR_EINVAL;
+    for (uint32_t left = map.as.count; left > 0; left--) {
+        if (gr_mp_next(&reader, &key) < 0 || key.type != GR_MP_STR)
+            return GR_EINVAL;
+        int rc;
+        if (gr_slice_equal(key.as.bytes, gr_slice_str("description"))) {
+            rc = gr_mp_next(&reader, &value);
+            if (rc < 0 || value.type != GR_MP_STR || value.as.bytes.len > MAX_DESCRIPTION)
+                return GR_EINVAL;
+            service->description.len = 0;
+            rc = gr_buf_append(&service->description, value.as.bytes.data, value.as.bytes.len);
+        } else if (gr_slice_equal(key.as.bytes, gr_slice_str("methods"))) {
+            rc = read_methods(&reader, service);
+        } else {
+            rc = gr_mp_skip(&reader);
+        }
+        if (rc < 0)
+            return rc;
+    }
+    return reader.at == reader.end ? 0 : GR_EINVAL;
+}
+
+static int check_ready(const gr_broker *self, const gr_peer *peer, const gr_envelope *ready,
+                       const char **why)
+{
+    if (!gr_wire_is_name(ready->service)) {
+        *why = "a service's name has 1 to 255 printable characters without spaces";
+        return GR_EINVAL;
+    }
+    if (gr_slice_equal(ready->service, gr_slice_str(GATE)) && !gr_broker_is_local(peer)) {
+        *why = "the name Gate belongs to the broker";
+        return GR_EDENIED;
+    }
+    if (gr_broker_find_service(self, ready->service) == NULL &&
+        HASH_COUNT(self->services) >= self->options.max_services) {
+        *why = "the broker has as many services as it takes";
+        return GR_EEXHAUSTED;
+    }
+    return 0;
+}
+
+int gr_broker_register(gr_broker *self, gr_peer *peer, const gr_envelope *ready, const char **why)
+{
+    int rc = check_ready(self, peer, ready, why);
+    if (rc < 0)
+        return rc;
+    struct service *joined = gr_broker_find_service(self, ready->service);
+    if (joined == NULL)
+        joined = add_service(self, ready->service);
+    if (joined == NULL)
+        return GR_ENOMEM;
+    uint32_t credit = gr_pulse_clamp(ready->credit, 1, MAX_CREDIT);
+    rc = need_buckets(joined, credit);
+    if (rc == 0)
+        rc = read_about(ready->payload, joined);
+    if (rc < 0) {
+        *why = "what the worker says of the service cannot be read";
+        if (joined->workers == 0 && joined->description.len == 0) {
+            HASH_DEL(self->services, joined);
+            free_service(joined);
+        }
+        return rc;
+    }
+    peer->role = WORKER;
+    peer->service = joined;
+    peer->credit = credit;
+    peer->outstanding = 0;
+    peer->draining = false;
+    joined->workers++;
+    self->workers++;
+    enter_bucket(joined, peer);
+    return 0;
+}
+
+void gr_broker_unregister(gr_broker *self, gr_peer *peer, int64_t now_ms)
+{
+    struct service *left = peer->service;
+    gr_broker_worker_drains(peer); /* nothing may be given to it while its calls go to others */
+    left->workers--;
+    self->workers--;
+    gr_broker_lose_worker_calls(self, peer, now_ms);
+    peer->service = NULL;
+    if (left->workers == 0) {
+        gr_broker_fail_waiting(self, left, "the last worker has gone", now_ms);
+        forget_methods(left);
+    }
+}

@@ -1,0 +1,248 @@
+#include "net/loop.h"
+
+#include <stdlib.h>
+#include <utlist.h>
+
+#include "base/err.h"
+#include "net/endpoint_priv.h"
+
+enum { BUSY_LIMIT_MS = 1000 };
+
+static void on_idle(uv_idle_t *idle)
+{
+    (void)idle; /* its being active keeps the loop from blocking */
+}
+
+static void on_engine_timer(uv_timer_t *timer)
+{
+    gr_loop *self = timer->data;
+    gr_endpoint *endpoint;
+    int64_t now_ms = gr_clock_ms();
+    self->armed_ms = GR_NEVER;
+    DL_FOREACH(self->endpoints, endpoint)
+    {
+        if (endpoint->due_ms <= now_ms)
+            endpoint->want = true;
+    }
+}
+
+static void arm(gr_loop *self, int64_t due_ms)
+{
+    if (due_ms >= self->armed_ms)
+        return;
+    int64_t wait_ms = due_ms - gr_clock_ms();
+    self->armed_ms = due_ms;
+    uv_timer_start(&self->engine_timer, on_engine_timer, wait_ms > 0 ? (uint64_t)wait_ms : 0, 0);
+}
+
+/* Everything goes out, and nothing is left unread. Returns true when there is more to do. */
+static bool settle(gr_loop *self)
+{
+    gr_endpoint *endpoint;
+    bool more = self->want_turn;
+    int64_t due_ms = GR_NEVER;
+    self->want_turn = false;
+    DL_FOREACH(self->endpoints, endpoint)
+    {
+        if (endpoint->touched && gr_endpoint_settle(endpoint))
+            more = true;
+        if (endpoint->due_ms < due_ms)
+            due_ms = endpoint->due_ms;
+    }
+    arm(self, due_ms);
+    if (more)
+        uv_idle_start(&self->idle, on_idle);
+    else
+        uv_idle_stop(&self->idle);
+    if (self->busy > 0)
+        uv_ref((uv_handle_t *)&self->keep);
+    else
+        uv_unref((uv_handle_t *)&self->keep);
+    return more;
+}
+
+/* Before the loop blocks. */
+static void on_prepare(uv_prepare_t *prepare)
+{
+    gr_loop *self = prepare->data;
+    settle(self);
+    gr_loop_set_label(self, NULL);
+    atomic_store(&self->busy_since_ms, 0);
+}
+
+static void on_check(uv_check_t *check)
+{
+    gr_loop *self = check->data;
+    gr_loop_enter(self);
+    self->cursor = self->endpoints; /* Lua may close any endpoint meanwhile */
+    while (self->cursor != NULL) {
+        gr_endpoint *endpoint = self->cursor;
+        self->cursor = endpoint->next;
+        if (!endpoint->want && !atomic_load(&endpoint->poked))
+            continue;
+        atomic_store(&endpoint->poked, false);
+        endpoint->want = false;
+        if (gr_endpoint_pump(endpoint, gr_clock_ms()))
+            self->owner.ready(self->owner.arg, endpoint);
+    }
+}
+
+static void on_async(uv_async_t *async)
+{
+    (void)async; /* who is meant is marked as poked */
+}
+
+static void on_owner_timer(uv_timer_t *timer)
+{
+    gr_loop *self = timer->data;
+    self->owner_due_ms = GR_NEVER;
+    gr_loop_enter(self);
+    self->owner.due(self->owner.arg);
+}
+
+static void init_handles(gr_loop *self)
+{
+    uv_prepare_init(&self->uv, &self->prepare);
+    uv_check_init(&self->uv, &self->check);
+    uv_idle_init(&self->uv, &self->idle);
+    uv_timer_init(&self->uv, &self->engine_timer);
+    uv_timer_init(&self->uv, &self->owner_timer);
+    self->prepare.data = self->check.data = self->engine_timer.data = self->owner_timer.data = self;
+    uv_prepare_start(&self->prepare, on_prepare);
+    uv_check_start(&self->check, on_check);
+    uv_unref((uv_handle_t *)&self->prepare);
+    uv_unref((uv_handle_t *)&self->check);
+    uv_unref((uv_handle_t *)&self->async);
+    uv_unref((uv_handle_t *)&self->keep);
+    uv_unref((uv_handle_t *)&self->engine_timer);
+}
+
+int gr_loop_new(gr_loop **out, const gr_loop_owner *owner)
+{
+    gr_loop *self = calloc(1, sizeof(*self));
+    if (self == NULL)
+        return GR_ENOMEM;
+    self->owner = *owner;
+    self->armed_ms = self->owner_due_ms = GR_NEVER;
+    atomic_init(&self->busy_limit_ms, BUSY_LIMIT_MS);
+    pthread_mutex_init(&self->list_mutex, NULL);
+    pthread_mutex_init(&self->label_mutex, NULL);
+    if (uv_loop_init(&self->uv) != 0) {
+        free(self);
+        return GR_EEXHAUSTED;
+    }
+    int rc = 0;
+    if (uv_async_init(&self->uv, &self->async, on_async) != 0 ||
+        uv_async_init(&self->uv, &self->keep, on_async) != 0)
+        rc = GR_EEXHAUSTED;
+    if (rc == 0)
+        rc = gr_guard_new(&self->guard, self);
+    if (rc < 0) {
+        uv_loop_close(&self->uv);
+        free(self);
+        return rc;
+    }
+    init_handles(self);
+    *out = self;
+    return 0;
+}
+
+static void close_handle(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+void gr_loop_destroy(gr_loop **loop)
+{
+    gr_loop *self = *loop;
+    if (self == NULL)
+        return;
+    gr_guard_destroy(&self->guard);
+    uv_walk(&self->uv, close_handle, NULL);
+    uv_run(&self->uv, UV_RUN_DEFAULT);
+    uv_loop_close(&self->uv);
+    pthread_mutex_destroy(&self->list_mutex);
+    pthread_mutex_destroy(&self->label_mutex);
+    free(self);
+    *loop = NULL;
+}
+
+uv_loop_t *gr_loop_uv(gr_loop *self)
+{
+    return &self->uv;
+}
+
+bool gr_loop_turn(gr_loop *self)
+{
+    uv_run(&self->uv, UV_RUN_ONCE);
+    return settle(self) || uv_loop_alive(&self->uv);
+}
+
+void gr_loop_run(gr_loop *self)
+{
+    while (gr_loop_turn(self))
+        if (atomic_exchange(&self->stop, false))
+            return;
+}
+
+void gr_loop_stop(gr_loop *self)
+{
+    atomic_store(&self->stop, true);
+    uv_async_send(&self->async);
+}
+
+void gr_loop_set_timer(gr_loop *self, int64_t at_ms)
+{
+    if (at_ms == self->owner_due_ms)
+        return;
+    self->owner_due_ms = at_ms;
+    if (at_ms == GR_NEVER) {
+        uv_timer_stop(&self->owner_timer);
+        return;
+    }
+    int64_t wait_ms = at_ms - gr_clock_ms();
+    uv_update_time(&self->uv);
+    uv_timer_start(&self->owner_timer, on_owner_timer, wait_ms > 0 ? (uint64_t)wait_ms : 0, 0);
+}
+
+void gr_loop_want_turn(gr_loop *self)
+{
+    self->want_turn = true;
+}
+
+void gr_loop_hold(gr_loop *self)
+{
+    self->busy++;
+}
+
+void gr_loop_release(gr_loop *self)
+{
+    self->busy--;
+}
+
+void gr_loop_enter(gr_loop *self)
+{
+    int64_t now_ms = gr_clock_ms();
+    atomic_store(&self->last_turn_ms, now_ms);
+    if (atomic_load(&self->busy_since_ms) == 0)
+        atomic_store(&self->busy_since_ms, now_ms);
+}
+
+void gr_loop_set_label(gr_loop *self, const char *label)
+{
+    pthread_mutex_lock(&self->label_mutex);
+    if (label == NULL) {
+        self->label[0] = '\0';
+    } else {
+        strncpy(self->label, label, LABEL_LEN - 1);
+        self->label[LABEL_LEN - 1] = '\0';
+    }
+    pthread_mutex_unlock(&self->label_mutex);
+}
+
+void gr_loop_set_busy_limit(gr_loop *self, uint32_t limit_ms)
+{
+    atomic_store(&self->busy_limit_ms, limit_ms);
+}

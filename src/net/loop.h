@@ -1,0 +1,62 @@
+/* loop.h - the one place where the Lua thread blocks: a libuv loop that endpoints hang on.
+ *
+ * The same loop runs luv's handles, timers of tasks and the terminal. Endpoints are received
+ * from in the loop's check phase and sent from in its prepare phase; whoever owns the loop is
+ * told which endpoint has events and pulls them. A guard thread keeps the endpoints alive
+ * while Lua is busy. One thread uses a loop, except where it says otherwise. */
+#ifndef GR_LOOP_H
+#define GR_LOOP_H
+
+#include <stdbool.h>
+#include <uv.h>
+
+typedef struct gr_loop gr_loop;
+typedef struct gr_endpoint gr_endpoint;
+
+/* The owner of a loop. Both are called on the loop's thread, from gr_loop_run(). */
+typedef struct gr_loop_owner {
+    /* The endpoint has events: pull them. */
+    void (*ready)(void *arg, gr_endpoint *endpoint);
+    /* The timer set by gr_loop_set_timer() is due. */
+    void (*due)(void *arg);
+    void *arg;
+} gr_loop_owner;
+
+/* Makes a loop and starts its guard. Returns 0, GR_ENOMEM or GR_EEXHAUSTED. */
+int gr_loop_new(gr_loop **out, const gr_loop_owner *owner);
+
+/* Ends the guard and closes every handle that is left, luv's too. Endpoints must be gone. */
+void gr_loop_destroy(gr_loop **self);
+
+/* For handles of others. */
+uv_loop_t *gr_loop_uv(gr_loop *self);
+
+/* Runs until nothing is left that could bring work: no busy endpoint, no timer, no handle. */
+void gr_loop_run(gr_loop *self);
+
+/* Runs until something has happened, at least once through. Returns false when nothing is left. */
+bool gr_loop_turn(gr_loop *self);
+
+/* Makes gr_loop_run() return after this turn. Any thread, and signal handlers, may call it. */
+void gr_loop_stop(gr_loop *self);
+
+/* Calls owner.due at at_ms (gr_clock_ms); GR_NEVER for not at all. Keeps the loop running. */
+void gr_loop_set_timer(gr_loop *self, int64_t at_ms);
+
+/* More turns are wanted without waiting, because tasks are ready to run. */
+void gr_loop_want_turn(gr_loop *self);
+
+/* Keeps the loop running although it has nothing to do; counted. */
+void gr_loop_hold(gr_loop *self);
+void gr_loop_release(gr_loop *self);
+
+/* To be said at every entry into Lua: the guard measures from here how long Lua has the thread. */
+void gr_loop_enter(gr_loop *self);
+
+/* Who has the thread now, for the guard's log ("SRkv.set"); NULL for nobody in particular. Copied. */
+void gr_loop_set_label(gr_loop *self, const char *label);
+
+/* How long Lua may have the thread before the guard says so, in ms; 0 for never. Default 1000. */
+void gr_loop_set_busy_limit(gr_loop *self, uint32_t limit_ms);
+
+#endif

@@ -1,0 +1,279 @@
+#include "net/majordomo.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "net/hub.h"
+
+enum {
+    BUDGET = 256,       /* messages taken from one door before the next has its turn */
+    COMPLAIN_MS = 10000 /* drops are logged at most so often */
+};
+
+enum { POLL_FRONT, POLL_BACK, POLL_FRONT_EVENTS, POLL_BACK_EVENTS, POLL_HUB, POLLS };
+
+struct gr_majordomo {
+    gr_broker *broker;
+    gr_sock *socks[2]; /* GR_VIA_FRONT, GR_VIA_BACK */
+    gr_hub *hub;
+    pthread_t thread;
+    bool running;
+    atomic_bool drain, stop;
+    gr_majordomo_ended_fn *ended;
+    void *arg;
+    pthread_mutex_t mutex; /* guards stats */
+    gr_broker_stats stats;
+
+    /* The thread's own. */
+    gr_broker_stats logged;
+    int64_t log_ms;
+};
+
+int gr_majordomo_new(gr_majordomo **out, const gr_majordomo_options *options)
+{
+    gr_majordomo *self = calloc(1, sizeof(*self));
+    if (self == NULL)
+        return GR_ENOMEM;
+    pthread_mutex_init(&self->mutex, NULL);
+    int rc = gr_broker_new(&self->broker, &options->broker);
+    for (int i = 0; i < 2 && rc == 0; i++)
+        rc = gr_sock_new(&self->socks[i], options->ctx, GR_SOCK_ROUTER, &options->sock);
+    if (rc == 0)
+        rc = gr_hub_new(&self->hub);
+    if (rc < 0) {
+        gr_majordomo_destroy(&self);
+        return rc;
+    }
+    *out = self;
+    return 0;
+}
+
+void gr_majordomo_destroy(gr_majordomo **majordomo)
+{
+    gr_majordomo *self = *majordomo;
+    if (self == NULL)
+        return;
+    if (self->running) {
+        atomic_store(&self->stop, true);
+        gr_hub_wake(self->hub);
+        pthread_join(self->thread, NULL);
+    }
+    gr_hub_destroy(&self->hub);
+    gr_sock_destroy(&self->socks[0]);
+    gr_sock_destroy(&self->socks[1]);
+    gr_broker_destroy(&self->broker);
+    pthread_mutex_destroy(&self->mutex);
+    free(self);
+    *majordomo = NULL;
+}
+
+int gr_majordomo_bind(gr_majordomo *self, enum gr_via side, const char *address, char *bound,
+                      size_t bound_len)
+{
+    int rc = 0;
+    if (strncmp(address, "inproc://", 9) != 0)
+        rc = gr_sock_bind(self->socks[side], address, bound, bound_len);
+    else if (strlen(address) >= bound_len)
+        rc = GR_EADDRESS;
+    else
+        strcpy(bound, address);
+    if (rc < 0)
+        return rc;
+    return gr_hub_publish(self->hub, bound,
+                          side == GR_VIA_FRONT ? GR_VIA_LOCAL_FRONT : GR_VIA_LOCAL_BACK);
+}
+
+/* --- the thread -------------------------------------------------------------------------- */
+
+static void watch_connections(gr_majordomo *self, int64_t now_ms)
+{
+    for (int via = 0; via < 2; via++) {
+        gr_sock_event event;
+        while (gr_sock_next_event(self->socks[via], &event))
+            if (event.type == GR_SOCK_DISCONNECTED)
+                gr_broker_disconnected(self->broker, via, event.fd, now_ms);
+    }
+}
+
+/* A new peer is only made after the events of connections have been read: then an end that is reported
+ * later cannot mean an older connection with the same descriptor. */
+static void take_in(gr_majordomo *self, enum gr_via via, gr_msg **msg, int64_t now_ms)
+{
+    gr_peer *peer = gr_broker_find_peer(self->broker, via, *msg);
+    if (peer == NULL) {
+        watch_connections(self, now_ms);
+        peer = gr_broker_add_peer(self->broker, via, *msg, now_ms);
+    }
+    if (peer != NULL)
+        gr_broker_receive(self->broker, peer, msg, now_ms);
+    else
+        gr_msg_destroy(msg);
+}
+
+static bool take_from_sock(gr_majordomo *self, enum gr_via via, int64_t now_ms)
+{
+    gr_msg *msg;
+    for (int i = 0; i < BUDGET; i++) {
+        if (gr_sock_recv(self->socks[via], &msg) < 0)
+            return false;
+        take_in(self, via, &msg, now_ms);
+    }
+    return true;
+}
+
+static bool take_from_hub(gr_majordomo *self, int64_t now_ms)
+{
+    gr_hub_event event;
+    for (int i = 0; i < BUDGET; i++) {
+        if (!gr_hub_next(self->hub, &event))
+            return false;
+        if (event.type == GR_HUB_GONE)
+            gr_broker_local_gone(self->broker, event.via,
+                                 gr_slice_of(event.id, sizeof(event.id)), now_ms);
+        else if (gr_msg_prepend(event.msg, event.id, sizeof(event.id)) == 0)
+            take_in(self, event.via, &event.msg, now_ms);
+        gr_msg_destroy(&event.msg);
+    }
+    return true;
+}
+
+static int send_to_link(gr_majordomo *self, gr_msg **msg)
+{
+    uint8_t id[8];
+    gr_slice frame = gr_msg_frame(*msg, 0);
+    if (frame.len != sizeof(id))
+        return GR_EUNAVAILABLE;
+    memcpy(id, frame.data, sizeof(id));
+    gr_msg_drop_first(*msg);
+    return gr_hub_send(self->hub, id, msg);
+}
+
+static void send_all(gr_majordomo *self, int64_t now_ms)
+{
+    enum gr_via via;
+    gr_msg *msg;
+    while (gr_broker_next_out(self->broker, &via, &msg)) {
+        int rc = via <= GR_VIA_BACK ? gr_sock_send(self->socks[via], &msg)
+                                    : send_to_link(self, &msg);
+        if (rc == GR_EAGAIN)
+            gr_broker_stalled(self->broker, &msg, now_ms);
+        else if (rc < 0)
+            gr_broker_unreachable(self->broker, now_ms);
+        gr_msg_destroy(&msg);
+    }
+}
+
+static void complain(gr_majordomo *self, const gr_broker_stats *stats, int64_t now_ms)
+{
+    if (self->log_ms + COMPLAIN_MS > now_ms)
+        return;
+    static const char *const name = "gaterpc.broker";
+    uint64_t malformed = stats->malformed - self->logged.malformed;
+    uint64_t slow = stats->slow - self->logged.slow;
+    uint64_t lost = stats->lost - self->logged.lost;
+    if (malformed + slow + lost == 0)
+        return;
+    if (malformed > 0)
+        gr_log(GR_LOG_WARNING, name, "%llu messages could not be understood and were dropped",
+               (unsigned long long)malformed);
+    if (slow > 0)
+        gr_log(GR_LOG_WARNING, name, "%llu peers were dropped because they did not read",
+               (unsigned long long)slow);
+    if (lost > 0)
+        gr_log(GR_LOG_WARNING, name, "%llu calls ended because their worker went away",
+               (unsigned long long)lost);
+    self->logged = *stats;
+    self->log_ms = now_ms;
+}
+
+static void publish_stats(gr_majordomo *self, int64_t now_ms)
+{
+    gr_broker_stats stats;
+    gr_broker_get_stats(self->broker, &stats);
+    complain(self, &stats, now_ms);
+    pthread_mutex_lock(&self->mutex);
+    self->stats = stats;
+    pthread_mutex_unlock(&self->mutex);
+}
+
+static long wait_ms(const gr_majordomo *self)
+{
+    enum { MOST_MS = 60 * 1000 };
+    int64_t left_ms = gr_broker_next_due(self->broker) - gr_clock_ms();
+    return left_ms < 0 ? 0 : left_ms < MOST_MS ? (long)left_ms : MOST_MS;
+}
+
+static void serve(gr_majordomo *self)
+{
+    zmq_pollitem_t polls[POLLS] = {
+        [POLL_FRONT] = {.socket = gr_sock_zmq(self->socks[0]), .events = ZMQ_POLLIN},
+        [POLL_BACK] = {.socket = gr_sock_zmq(self->socks[1]), .events = ZMQ_POLLIN},
+        [POLL_FRONT_EVENTS] = {.socket = gr_sock_event_zmq(self->socks[0]), .events = ZMQ_POLLIN},
+        [POLL_BACK_EVENTS] = {.socket = gr_sock_event_zmq(self->socks[1]), .events = ZMQ_POLLIN},
+        [POLL_HUB] = {.fd = gr_hub_fd(self->hub), .events = ZMQ_POLLIN},
+    };
+    bool more = false;
+    while (!atomic_load(&self->stop)) {
+        zmq_poll(polls, POLLS, more ? 0 : wait_ms(self)); /* when interrupted, look at all doors */
+        int64_t now_ms = gr_clock_ms();
+        if (polls[POLL_FRONT_EVENTS].revents || polls[POLL_BACK_EVENTS].revents)
+            watch_connections(self, now_ms);
+        more = take_from_sock(self, GR_VIA_BACK, now_ms);
+        more = take_from_sock(self, GR_VIA_FRONT, now_ms) || more;
+        more = take_from_hub(self, now_ms) || more;
+        if (atomic_load(&self->drain))
+            gr_broker_drain(self->broker, now_ms);
+        send_all(self, now_ms);
+        if (gr_broker_next_due(self->broker) <= now_ms) {
+            gr_broker_tick(self->broker, now_ms);
+            send_all(self, now_ms);
+        }
+        publish_stats(self, now_ms);
+        if (atomic_load(&self->drain) && gr_broker_open_calls(self->broker) == 0)
+            break;
+    }
+    int64_t now_ms = gr_clock_ms();
+    gr_broker_leave(self->broker, now_ms);
+    send_all(self, now_ms);
+}
+
+static void *run(void *arg)
+{
+    gr_majordomo *self = arg;
+    serve(self);
+    publish_stats(self, gr_clock_ms());
+    self->ended(self->arg);
+    return NULL;
+}
+
+int gr_majordomo_start(gr_majordomo *self, gr_majordomo_ended_fn *ended, void *arg)
+{
+    self->ended = ended;
+    self->arg = arg;
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the loop's thread */
+    int rc = pthread_create(&self->thread, NULL, run, self);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    self->running = rc == 0;
+    return rc == 0 ? 0 : GR_EEXHAUSTED;
+}
+
+void gr_majordomo_drain(gr_majordomo *self)
+{
+    atomic_store(&self->drain, true);
+    gr_hub_wake(self->hub);
+}
+
+void gr_majordomo_get_stats(gr_majordomo *self, gr_broker_stats *out)
+{
+    pthread_mutex_lock(&self->mutex);
+    *out = self->stats;
+    pthread_mutex_unlock(&self->mutex);
+}

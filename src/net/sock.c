@@ -1,0 +1,244 @@
+#include "net/sock.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/err.h"
+
+enum {
+    MAX_MESSAGE = (64 << 20) + (64 << 10),
+    RECONNECT_MS = 100,
+    RECONNECT_MAX_MS = 2000,
+    HANDSHAKE_MS = 10000,
+    LINGER_MS = 500,
+    HIGH_WATER = 8192,
+    BACKLOG = 1024,
+    EVENTS = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED,
+};
+
+struct gr_sock {
+    void *zmq;
+    void *events; /* a PAIR with what happens to connections */
+};
+
+static void set_int(gr_sock *self, int option, int value)
+{
+    zmq_setsockopt(self->zmq, option, &value, sizeof(value));
+}
+
+static void set_options(gr_sock *self, enum gr_sock_type type, const gr_sock_options *options)
+{
+    int64_t max_message = options->max_message > 0 ? (int64_t)options->max_message : MAX_MESSAGE;
+    zmq_setsockopt(self->zmq, ZMQ_MAXMSGSIZE, &max_message, sizeof(max_message));
+    set_int(self, ZMQ_LINGER, LINGER_MS);
+    set_int(self, ZMQ_SNDHWM, HIGH_WATER);
+    set_int(self, ZMQ_RCVHWM, HIGH_WATER);
+    set_int(self, ZMQ_BACKLOG, BACKLOG);
+    set_int(self, ZMQ_HANDSHAKE_IVL,
+            options->handshake_ms > 0 ? options->handshake_ms : HANDSHAKE_MS);
+    set_int(self, ZMQ_RECONNECT_IVL,
+            options->reconnect_ms > 0 ? options->reconnect_ms : RECONNECT_MS);
+    set_int(self, ZMQ_RECONNECT_IVL_MAX,
+            options->reconnect_max_ms > 0 ? options->reconnect_max_ms : RECONNECT_MAX_MS);
+    if (type == GR_SOCK_ROUTER) {
+        set_int(self, ZMQ_ROUTER_MANDATORY, 1); /* tells who cannot be reached, or does not read */
+        set_int(self, ZMQ_ROUTER_HANDOVER, 1);  /* peers that keep their id over reconnects */
+    } else {
+        set_int(self, ZMQ_IMMEDIATE, 1); /* nothing is queued for a connection that is not there */
+    }
+}
+
+static int open_events(gr_sock *self, void *ctx)
+{
+    static atomic_uint serial;
+    char address[64];
+    snprintf(address, sizeof(address), "inproc://gaterpc.events.%u", atomic_fetch_add(&serial, 1));
+    if (zmq_socket_monitor(self->zmq, address, EVENTS) != 0)
+        return gr_err_of_errno(errno);
+    self->events = zmq_socket(ctx, ZMQ_PAIR);
+    if (self->events == NULL || zmq_connect(self->events, address) != 0)
+        return gr_err_of_errno(errno);
+    int none = 0;
+    zmq_setsockopt(self->events, ZMQ_LINGER, &none, sizeof(none));
+    return 0;
+}
+
+int gr_sock_new(gr_sock **out, void *ctx, enum gr_sock_type type, const gr_sock_options *options)
+{
+    gr_sock *self = calloc(1, sizeof(*self));
+    if (self == NULL)
+        return GR_ENOMEM;
+    self->zmq = zmq_socket(ctx, type == GR_SOCK_ROUTER ? ZMQ_ROUTER : ZMQ_DEALER);
+    int rc = self->zmq != NULL ? 0 : gr_err_of_errno(errno);
+    if (rc == 0) {
+        set_options(self, type, options);
+        rc = open_events(self, ctx);
+    }
+    if (rc < 0) {
+        gr_sock_destroy(&self);
+        return rc;
+    }
+    *out = self;
+    return 0;
+}
+
+void gr_sock_destroy(gr_sock **sock)
+{
+    gr_sock *self = *sock;
+    if (self == NULL)
+        return;
+    if (self->zmq != NULL) {
+        zmq_socket_monitor(self->zmq, NULL, 0);
+        zmq_close(self->zmq);
+    }
+    if (self->events != NULL)
+        zmq_close(self->events);
+    free(self);
+    *sock = NULL;
+}
+
+int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_len)
+{
+    if (zmq_bind(self->zmq, address) != 0)
+        return gr_err_of_errno(errno);
+    if (bound != NULL && zmq_getsockopt(self->zmq, ZMQ_LAST_ENDPOINT, bound, &bound_len) != 0)
+        return gr_err_of_errno(errno);
+    return 0;
+}
+
+int gr_sock_connect(gr_sock *self, const char *address)
+{
+    return zmq_connect(self->zmq, address) == 0 ? 0 : gr_err_of_errno(errno);
+}
+
+int gr_sock_disconnect(gr_sock *self, const char *address)
+{
+    return zmq_disconnect(self->zmq, address) == 0 ? 0 : gr_err_of_errno(errno);
+}
+
+static int recv_frame(gr_sock *self, zmq_msg_t *frame)
+{
+    while (zmq_msg_recv(frame, self->zmq, ZMQ_DONTWAIT) < 0) {
+        if (errno != EINTR)
+            return gr_err_of_errno(errno);
+    }
+    return 0;
+}
+
+int gr_sock_recv(gr_sock *self, gr_msg **out)
+{
+    zmq_msg_t frame;
+    zmq_msg_init(&frame);
+    int rc = recv_frame(self, &frame);
+    if (rc < 0) {
+        zmq_msg_close(&frame);
+        return rc;
+    }
+    gr_msg *msg = NULL;
+    rc = gr_msg_new(&msg);
+    bool more = true;
+    while (more) { /* the rest of a message is there when its first frame is */
+        more = zmq_msg_more(&frame);
+        if (rc == 0)
+            rc = gr_msg_add_zmq(msg, &frame);
+        if (more && recv_frame(self, &frame) < 0)
+            break;
+    }
+    zmq_msg_close(&frame);
+    if (rc < 0) {
+        gr_msg_destroy(&msg);
+        return rc;
+    }
+    *out = msg;
+    return 0;
+}
+
+int gr_sock_send(gr_sock *self, gr_msg **msg)
+{
+    size_t len = gr_msg_len(*msg);
+    for (size_t i = 0; i < len; i++) {
+        int flags = i + 1 < len ? ZMQ_DONTWAIT | ZMQ_SNDMORE : ZMQ_DONTWAIT;
+        while (zmq_msg_send(gr_msg_zmq(*msg, i), self->zmq, flags) < 0) {
+            if (errno == EINTR)
+                continue;
+            if (i == 0)
+                return gr_err_of_errno(errno);
+            break; /* the peer went in between: ZeroMQ drops what was begun */
+        }
+    }
+    gr_msg_destroy(msg);
+    return 0;
+}
+
+bool gr_sock_readable(gr_sock *self)
+{
+    int events = 0;
+    size_t len = sizeof(events);
+    return zmq_getsockopt(self->zmq, ZMQ_EVENTS, &events, &len) == 0 && (events & ZMQ_POLLIN);
+}
+
+static int fd_of(void *zmq)
+{
+    int fd = -1;
+    size_t len = sizeof(fd);
+    zmq_getsockopt(zmq, ZMQ_FD, &fd, &len);
+    return fd;
+}
+
+int gr_sock_fd(const gr_sock *self)
+{
+    return fd_of(self->zmq);
+}
+
+int gr_sock_event_fd(const gr_sock *self)
+{
+    return fd_of(self->events);
+}
+
+/* The first frame is the event in two bytes and its value in four, in the machine's own order
+ * (zmq_socket_monitor(3)); the second is the address. */
+static bool read_event(gr_sock *self, uint16_t *event, int32_t *value)
+{
+    zmq_msg_t frame;
+    zmq_msg_init(&frame);
+    bool got = false;
+    if (zmq_msg_recv(&frame, self->events, ZMQ_DONTWAIT) >= 0) {
+        got = zmq_msg_size(&frame) == sizeof(*event) + sizeof(*value);
+        if (got) {
+            const char *data = zmq_msg_data(&frame);
+            memcpy(event, data, sizeof(*event));
+            memcpy(value, data + sizeof(*event), sizeof(*value));
+        }
+        while (zmq_msg_more(&frame) && zmq_msg_recv(&frame, self->events, ZMQ_DONTWAIT) >= 0)
+            continue;
+    }
+    zmq_msg_close(&frame);
+    return got;
+}
+
+bool gr_sock_next_event(gr_sock *self, gr_sock_event *out)
+{
+    uint16_t event;
+    int32_t value;
+    while (read_event(self, &event, &value)) {
+        if (event != ZMQ_EVENT_HANDSHAKE_SUCCEEDED && event != ZMQ_EVENT_DISCONNECTED)
+            continue;
+        out->type =
+            event == ZMQ_EVENT_DISCONNECTED ? GR_SOCK_DISCONNECTED : GR_SOCK_CONNECTED;
+        out->fd = value;
+        return true;
+    }
+    return false;
+}
+
+void *gr_sock_zmq(gr_sock *self)
+{
+    return self->zmq;
+}
+
+void *gr_sock_event_zmq(gr_sock *self)
+{
+    return self->events;
+}

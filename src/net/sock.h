@@ -1,0 +1,68 @@
+/* sock.h - a ZeroMQ socket that moves whole messages and never blocks.
+ *
+ * Sets every option that this project relies on (no linger beyond half a second, bounded
+ * message size, handshake limit, own reconnect pace; ZMQ_HEARTBEAT_* stays off, it can abort
+ * libzmq 4.3.4, issue 4767). A socket is used under its owner's mutex, or by one thread. */
+#ifndef GR_SOCK_H
+#define GR_SOCK_H
+
+#include <stdbool.h>
+
+#include "wire/msg.h"
+
+typedef struct gr_sock gr_sock;
+
+enum gr_sock_type { GR_SOCK_DEALER, GR_SOCK_ROUTER };
+
+typedef struct gr_sock_options {
+    size_t max_message; /* bytes of one frame a peer may send, beyond it is disconnected; 0: 64 MiB and
+                           64 KiB */
+    int reconnect_ms;     /* first pause before a new connection; 0: 100 */
+    int reconnect_max_ms; /* the pause doubles up to this; 0: 2000 */
+    int handshake_ms;     /* a connection that is not through by then is closed; 0: 10000 */
+} gr_sock_options;
+
+enum gr_sock_event_type {
+    GR_SOCK_CONNECTED,    /* a handshake is through */
+    GR_SOCK_DISCONNECTED, /* a connection that was through has ended; fd names it */
+};
+
+typedef struct gr_sock_event {
+    enum gr_sock_event_type type;
+    int fd;
+} gr_sock_event;
+
+/* ctx is a ZeroMQ context. Returns 0, GR_EEXHAUSTED (descriptors), GR_ECLOSED or GR_ENOMEM. */
+int gr_sock_new(gr_sock **out, void *ctx, enum gr_sock_type type, const gr_sock_options *options);
+void gr_sock_destroy(gr_sock **self);
+
+/* Binds; bound, when not NULL, gets the address with wildcards filled in. Returns 0,
+ * GR_EADDRINUSE, GR_EADDRESS, GR_EDENIED or GR_ESYSTEM. */
+int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_len);
+
+/* Connects, or ends a connection. Returns 0 or GR_EADDRESS. */
+int gr_sock_connect(gr_sock *self, const char *address);
+int gr_sock_disconnect(gr_sock *self, const char *address);
+
+/* Receives a message. Returns 0, GR_EAGAIN, GR_ENOMEM or GR_ECLOSED. */
+int gr_sock_recv(gr_sock *self, gr_msg **out);
+
+/* Sends and takes *msg. Returns 0; GR_EAGAIN (nobody to send to now), GR_EUNAVAILABLE (no such
+ * peer) or GR_ECLOSED: then the message is still yours, whole. */
+int gr_sock_send(gr_sock *self, gr_msg **msg);
+
+/* True when a message can be received. Re-arms the descriptor's edge: read it last. */
+bool gr_sock_readable(gr_sock *self);
+
+/* Descriptors to poll for input, edge-triggered (ZMQ_FD), of the socket and of its events. */
+int gr_sock_fd(const gr_sock *self);
+int gr_sock_event_fd(const gr_sock *self);
+
+/* Next event of the connections; false when there is none. Re-arms that descriptor's edge. */
+bool gr_sock_next_event(gr_sock *self, gr_sock_event *out);
+
+/* The ZeroMQ sockets themselves, for zmq_poll(): messages, and events. */
+void *gr_sock_zmq(gr_sock *self);
+void *gr_sock_event_zmq(gr_sock *self);
+
+#endif

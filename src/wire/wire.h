@@ -1,0 +1,98 @@
+/* wire.h - what peers say to each other, whatever dialect they say it in.
+ *
+ * An envelope is one message taken apart; a dialect knows how to take apart and put together.
+ * Engines work on envelopes, and nobody but a dialect compares command bytes. docs/protocol.md
+ * has the grammar. Holds no state; any thread may call it. */
+#ifndef GR_WIRE_H
+#define GR_WIRE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "wire/msg.h"
+
+/*   symbol           byte  from whom to whom; what for */
+#define GR_TYPES(X)                                                                                \
+    X(GR_HELLO, 1)     /* client <-> broker: here I am, and how often I beat */                    \
+    X(GR_READY, 2)     /* worker <-> broker: I serve this service; you are registered */           \
+    X(GR_REQUEST, 3)   /* client -> broker -> worker */                                            \
+    X(GR_REPLY, 4)     /* worker -> broker -> client: the one result, the call ends */             \
+    X(GR_ITEM, 5)      /* worker -> broker -> client: some items of a stream */                    \
+    X(GR_END, 6)       /* worker -> broker -> client: the stream is complete, the call ends */     \
+    X(GR_ERROR, 7)     /* towards the client: the call ends; with id 0: to whom it concerns */     \
+    X(GR_CREDIT, 8)    /* client -> broker -> worker: so many more items */                        \
+    X(GR_CANCEL, 9)    /* client -> broker -> worker: nobody wants the answer any more */          \
+    X(GR_HEARTBEAT, 10) /* both ways, when there was nothing else to say */                        \
+    X(GR_BYE, 11)      /* both ways: I am leaving, or: I do not know you */                        \
+    X(GR_CHUNK, 12)    /* worker -> broker -> client: a piece of compressed bulk */
+
+#define GR_TYPE_ENUM(symbol, number) symbol = number,
+enum gr_type { GR_TYPES(GR_TYPE_ENUM) };
+#undef GR_TYPE_ENUM
+
+enum gr_flag {
+    GR_FLAG_DETACHED = 0x01, /* the payload is a frame of its own; the dialect's business */
+    GR_FLAG_DRAIN = 0x02,    /* BYE: no more requests, running ones will be answered */
+};
+
+typedef struct gr_envelope {
+    uint8_t type;         /* enum gr_type */
+    uint8_t flags;        /* enum gr_flag */
+    uint16_t status;      /* ERROR: a negated GR_E...; a REPLY of Gate: three digits */
+    uint64_t id;          /* the client's number for the call; 0 is no call */
+    uint64_t route;       /* the broker's number for the call; 0 is no call */
+    uint32_t deadline_ms; /* REQUEST: how long from now, 0 for no deadline; HELLO, READY: how often
+                             the sender beats, 0 for never */
+    uint32_t credit;      /* REQUEST, CREDIT: items the client takes; READY: calls at once */
+    uint32_t window;      /* REQUEST, CREDIT: bytes of items the client takes; HELLO, READY: the
+                             sender's liveness, how many beats it may miss */
+    uint32_t split;       /* REQUEST: where kwargs begin in the payload; ITEM: the number of the first item */
+    uint32_t count;       /* ITEM, END: how many items the payload holds */
+    gr_slice service;
+    gr_slice method;
+    gr_slice payload; /* REQUEST: an array, and a map behind it when there are kwargs; REPLY, ERROR:
+                         the result envelope; ITEM: values one after the other; READY: a map */
+} gr_envelope;
+
+typedef struct gr_dialect {
+    const char *name;
+
+    /* Takes msg apart from its frame `first` on (those before are routing). Slices point into msg.
+     * Returns 0 or GR_EINVAL when it is not a message of this dialect; *out is then undefined. */
+    int (*parse)(const gr_msg *msg, size_t first, gr_envelope *out);
+
+    /* Makes the message. The payload is taken from *payload without a copy when it is big and
+     * payload is not NULL, else copied from envelope->payload. Returns 0, GR_EINVAL (a name above
+     * 255 bytes) or GR_ENOMEM. */
+    int (*build)(const gr_envelope *envelope, gr_buf *payload, gr_msg **out);
+
+    /* Writes id, route, deadline and status of the envelope into a message of this dialect that
+     * goes on to another peer of this dialect. Returns 0 or GR_ENOMEM. */
+    int (*readdress)(gr_msg *msg, size_t first, const gr_envelope *envelope);
+} gr_dialect;
+
+extern const gr_dialect gr_dialect_gh1;
+
+/* The dialect of the message, from its frame `first` on, or NULL when it is nobody's. */
+const gr_dialect *gr_wire_recognise(const gr_msg *msg, size_t first);
+
+/* True for a name of a service or method: 1 to 255 bytes of printable UTF-8 without spaces. */
+bool gr_wire_is_name(gr_slice name);
+
+/* The word for a type ("REQUEST"), for logs. */
+const char *gr_wire_type_name(int type);
+
+/* The result envelope that all dialects share, docs/protocol.md "Results": appends
+ * {"result": nil, "exception": [class, message, traceback]} or the bytes before a packed result;
+ * {"result": <value> ... gr_wire_put_result_end(). Return 0 or GR_ENOMEM. */
+int gr_wire_put_exception(gr_buf *out, gr_slice class_name, gr_slice message, gr_slice traceback);
+int gr_wire_put_result_begin(gr_buf *out);
+int gr_wire_put_result_end(gr_buf *out);
+
+/* The other way. Finds the result and the exception, as msgpack, in an envelope; keys in any
+ * order, others ignored, a missing one is left empty (len 0). Returns 0, GR_EINVAL or
+ * GR_EEXHAUSTED. */
+int gr_wire_get_result(gr_slice payload, gr_slice *result, gr_slice *exception);
+
+#endif
