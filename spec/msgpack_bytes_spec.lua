@@ -303,8 +303,8 @@ describe("msgpack from outside", function()
 
     it("are refused with other lengths, or a billion nanoseconds", function()
       for _, digits in ipairs { "d4ff00", "d5ff0000", "c700ff", "c705ff0000000000",
-        "c70bff" .. ("00"):rep(11), "c70dff" .. ("00"):rep(13), "d8ff" .. ("00"):rep(16), "d7ffee6b280000000000",
-        "d7ffffffffffffffffff",
+        "c70bff" .. ("00"):rep(11), "c70dff" .. ("00"):rep(13), "d8ff" .. ("00"):rep(16),
+        "d7ffee6b280000000000", "d7ffffffffffffffffff",
         "c70cff3b9aca000000000000000000" } do
         assert.equal(EINVAL, refused(bytes(digits)), digits)
       end

@@ -30,9 +30,10 @@ static int f_now_ms(lua_State *L) /* core.now_ms() -> the same in whole millisec
     return 1;
 }
 
-static int f_set_timer(lua_State *L) /* core.set_timer(at_ms or nil): "due" comes then */
+static int f_set_timer(lua_State *L)
+/* core.set_timer(at_ms or nil, keep): "due" comes then; with keep the host waits for it */
 {
-    gr_loop_set_timer(gr_state_of(L)->loop, luaL_optinteger(L, 1, GR_NEVER));
+    gr_loop_set_timer(gr_state_of(L)->loop, luaL_optinteger(L, 1, GR_NEVER), lua_toboolean(L, 2));
     return 0;
 }
 

@@ -199,10 +199,11 @@ static int run(gr_state *state, const struct request *request, int argc, char **
     lua_getglobal(L, "require");
     lua_pushliteral(L, "gaterpc.host");
     gr_loop_enter(state->loop);
-    if (gr_state_call(L, 1, 1) < 0)
+    if (gr_state_call(L, 1, 0) < 0 || !gr_state_push_dispatcher(state))
         return 1;
+    lua_pushliteral(L, "start");
     push_request(L, request, argc, interactive);
-    if (gr_state_call(L, 1, 0) < 0)
+    if (gr_state_call(L, 2, 0) < 0)
         return 1;
     while (!state->exiting && gr_loop_turn(state->loop))
         continue;

@@ -78,13 +78,22 @@ static void on_ready(void *arg, gr_endpoint *endpoint)
         lua_pop(self->L, 2);
 }
 
-static void on_due(void *arg)
+static void tell(gr_state *self, const char *what)
 {
-    gr_state *self = arg;
     if (!gr_state_push_dispatcher(self))
         return;
-    lua_pushliteral(self->L, "due");
+    lua_pushstring(self->L, what);
     gr_state_call(self->L, 1, 0);
+}
+
+static void on_due(void *arg)
+{
+    tell(arg, "due");
+}
+
+static void on_turn(void *arg)
+{
+    tell(arg, "turn");
 }
 
 /* luv's callbacks run as tasks, so that they may wait. Instead of f(...) we call
@@ -206,7 +215,7 @@ int gr_state_new(gr_state **out, bool environment)
     if (self == NULL)
         return GR_ENOMEM;
     self->dispatcher = LUA_NOREF;
-    gr_loop_owner owner = {.ready = on_ready, .due = on_due, .arg = self};
+    gr_loop_owner owner = {.ready = on_ready, .due = on_due, .turn = on_turn, .arg = self};
     int rc = gr_loop_new(&self->loop, &owner);
     if (rc == 0)
         self->ctx = zmq_ctx_new();

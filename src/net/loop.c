@@ -41,7 +41,6 @@ static bool settle(gr_loop *self)
     gr_endpoint *endpoint;
     bool more = self->want_turn;
     int64_t due_ms = GR_NEVER;
-    self->want_turn = false;
     DL_FOREACH(self->endpoints, endpoint)
     {
         if (endpoint->touched && gr_endpoint_settle(endpoint))
@@ -74,6 +73,10 @@ static void on_check(uv_check_t *check)
 {
     gr_loop *self = check->data;
     gr_loop_enter(self);
+    if (self->want_turn) {
+        self->want_turn = false;
+        self->owner.turn(self->owner.arg);
+    }
     self->cursor = self->endpoints; /* Lua may close any endpoint meanwhile */
     while (self->cursor != NULL) {
         gr_endpoint *endpoint = self->cursor;
@@ -193,8 +196,12 @@ void gr_loop_stop(gr_loop *self)
     uv_async_send(&self->async);
 }
 
-void gr_loop_set_timer(gr_loop *self, int64_t at_ms)
+void gr_loop_set_timer(gr_loop *self, int64_t at_ms, bool keep)
 {
+    if (keep)
+        uv_ref((uv_handle_t *)&self->owner_timer);
+    else
+        uv_unref((uv_handle_t *)&self->owner_timer);
     if (at_ms == self->owner_due_ms)
         return;
     self->owner_due_ms = at_ms;

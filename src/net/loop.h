@@ -13,12 +13,14 @@
 typedef struct gr_loop gr_loop;
 typedef struct gr_endpoint gr_endpoint;
 
-/* The owner of a loop. Both are called on the loop's thread, from gr_loop_run(). */
+/* The owner of a loop. All are called on the loop's thread, from gr_loop_run(). */
 typedef struct gr_loop_owner {
     /* The endpoint has events: pull them. */
     void (*ready)(void *arg, gr_endpoint *endpoint);
     /* The timer set by gr_loop_set_timer() is due. */
     void (*due)(void *arg);
+    /* gr_loop_want_turn() was said. */
+    void (*turn)(void *arg);
     void *arg;
 } gr_loop_owner;
 
@@ -40,10 +42,10 @@ bool gr_loop_turn(gr_loop *self);
 /* Makes gr_loop_run() return after this turn. Any thread, and signal handlers, may call it. */
 void gr_loop_stop(gr_loop *self);
 
-/* Calls owner.due at at_ms (gr_clock_ms); GR_NEVER for not at all. Keeps the loop running. */
-void gr_loop_set_timer(gr_loop *self, int64_t at_ms);
+/* Calls owner.due at at_ms (gr_clock_ms); GR_NEVER for not at all. Keeps the loop running when `keep`. */
+void gr_loop_set_timer(gr_loop *self, int64_t at_ms, bool keep);
 
-/* More turns are wanted without waiting, because tasks are ready to run. */
+/* Calls owner.turn in the next turn, which comes without waiting. */
 void gr_loop_want_turn(gr_loop *self);
 
 /* Keeps the loop running although it has nothing to do; counted. */

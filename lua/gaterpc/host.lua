@@ -1,0 +1,124 @@
+---host: what gaterpc-host does with its command line. Called once, by src/host/main.c.
+---@module "gaterpc.host"
+
+local broker = require "gaterpc.broker"
+local core = require "gaterpc.core"
+local task = require "gaterpc.task"
+local worker = require "gaterpc.worker"
+
+local own_dir = debug.getinfo(1, "S").source:sub(2):match("^(.*/)") or ""
+
+local main_job
+local interactive
+
+-- A traceback without our own frames: the user's are what counts.
+local function plain_traceback(co, text)
+  local lines = {}
+  for line in debug.traceback(co, text):sub(#text + 2):gmatch("[^\n]+") do
+    local ours = line:find(own_dir, 1, true) or line:find("^%s*%[C%]: in %?") or line:find("%(%.%.%.tail calls%.%.%.%)")
+    if not ours then lines[#lines + 1] = line end
+  end
+  return #lines > 1 and text .. "\n" .. table.concat(lines, "\n") or text
+end
+
+local function report(co, err)
+  io.stdout:flush()
+  io.stderr:write("gaterpc-host: ", plain_traceback(co, type(err) == "string" and err or tostring(err)), "\n")
+  core.exit(1)
+end
+task.on_fatal(report)
+
+local function run_chunk(chunk, err, ...)
+  if not chunk then
+    io.stderr:write("gaterpc-host: ", err, "\n")
+    core.exit(1)
+    return false
+  end
+  chunk(...)
+  return true
+end
+
+local actions = {}
+
+function actions.I(dir)
+  package.path = dir .. "/?.lua;" .. dir .. "/?/init.lua;" .. package.path
+end
+
+function actions.l(module)
+  local global, name = module:match("^([%a_][%w_]*)=(.+)$")
+  _G[global or module:match("[^.]+$")] = require(name or module)
+  return true
+end
+
+function actions.e(statement)
+  return run_chunk(load(statement, "=(command line)", "t"))
+end
+
+local function run_init(environment)
+  if not environment then return true end
+  for _, name in ipairs { "LUA_INIT_5_4", "LUA_INIT" } do
+    local init = os.getenv(name)
+    if init and init:sub(1, 1) == "@" then return run_chunk(loadfile(init:sub(2), "t")) end
+    if init then return run_chunk(load(init, "=" .. name, "t")) end
+  end
+  return true
+end
+
+local function run_script()
+  local name = arg[0]
+  if name == "-" then return run_chunk(loadfile(nil, "t"), nil, table.unpack(arg)) end
+  local chunk, err = loadfile(name, "t")
+  return run_chunk(chunk, err, table.unpack(arg))
+end
+
+local function main(request)
+  if not run_init(request.environment) then return end
+  for _, action in ipairs(request.actions) do
+    if actions[action.kind](action.text) == false then return end
+  end
+  if request.script and not run_script() then return end
+  local bare = not request.script and #request.actions == 0 and not request.version
+  if request.interactive then
+    require("gaterpc.repl").run()
+  elseif bare then
+    require("gaterpc.repl").run_pipe(io.stdin)
+  end
+end
+
+local function on_main_end(job, ok, err)
+  main_job = nil
+  if not ok then report(job.co, err) end
+end
+
+task.on("start", function(request)
+  interactive = request.interactive
+  main_job = task.job(on_main_end)
+  task.resume(main_job, main, request)
+end)
+
+local function serving()
+  return next(worker.serving()) ~= nil or next(broker.serving()) ~= nil
+end
+
+-- The first SIGTERM or SIGINT drains what serves; a script that serves nobody is just ended. The
+-- second one never comes here: main.c ends the process.
+local function drain()
+  for each in pairs(worker.serving()) do
+    if each.service ~= "Gate" then each:drain() end
+  end
+  for each in pairs(broker.serving()) do each:stop() end
+end
+
+task.on("signal", function(name)
+  if name == "sighup" then return end
+  if name == "sigint" and interactive then return require("gaterpc.repl").interrupt() end
+  if serving() then return drain() end
+  core.exit(128 + (name == "sigint" and 2 or 15))
+end)
+
+-- Nothing can happen any more, but the script has not come to its end.
+task.on("idle", function()
+  if main_job then
+    report(main_job.co, "the script waits for something that can no longer come")
+  end
+end)

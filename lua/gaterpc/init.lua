@@ -1,0 +1,37 @@
+---gaterpc: services, workers, clients and a Majordomo broker on ZeroMQ. Runs inside gaterpc-host.
+---@module "gaterpc"
+
+local broker = require "gaterpc.broker"
+local interface = require "gaterpc.interface"
+local msgpack = require "gaterpc.msgpack"
+local options = require "gaterpc.options"
+local worker = require "gaterpc.worker"
+
+local M = {
+  Client = require "gaterpc.client",
+  Majordomo = broker.Majordomo,
+  AMajordomo = broker.Majordomo,
+  Service = require "gaterpc.service",
+  Settings = require "gaterpc.settings",
+  StreamReply = require "gaterpc.stream",
+  Worker = worker.Worker,
+  call = worker.call,
+  error = require "gaterpc.error",
+  interface = interface.mark,
+  log = require "gaterpc.log",
+  message_pack = msgpack,
+  task = require "gaterpc.task",
+}
+
+-- Values that Lua has no word for; see gaterpc.msgpack.
+for _, name in ipairs { "null", "map", "array", "is_map", "is_array", "kwargs", "is_kwargs", "bin", "str", "ext",
+  "timestamp", "uint64" } do
+  M[name] = msgpack[name]
+end
+
+return setmetatable(M, {
+  __name = "gaterpc",
+  __index = function(_, name)
+    error(options.unknown("name gaterpc." .. tostring(name) .. ", field", name, M), 2)
+  end,
+})

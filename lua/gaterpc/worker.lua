@@ -1,0 +1,386 @@
+---Worker: runs the methods of a service, each call in a coroutine of its own.
+---@module "gaterpc.worker"
+
+local core = require "gaterpc.core"
+local errors = require "gaterpc.error"
+local interface = require "gaterpc.interface"
+local msgpack = require "gaterpc.msgpack"
+local options = require "gaterpc.options"
+local settings = require "gaterpc.settings"
+local task = require "gaterpc.task"
+
+local M = {}
+
+---@class gaterpc.WorkerOptions
+---@field broker? string     address of its backend; default Settings.BACKEND
+---@field credit? integer    calls at once; default Settings.WORKER_CREDIT
+---@field heartbeat? number  default Settings.HEARTBEAT
+---@field liveness? integer  default Settings.LIVENESS
+local known = { broker = "string", credit = "integer", heartbeat = "number", liveness = "integer" }
+
+---@class gaterpc.Worker
+---@field service string  name of its service
+---@field interface table<string, function>  assign methods here
+---@field init? fun(self: gaterpc.Worker)  called when it is made, for state of its own
+local Worker = interface.class "Worker"
+
+-- Kinds of events, as in src/engine/worker.h.
+local REQUEST, CANCEL, CREDIT, UP, DOWN, REFUSED, DRAINED = 1, 2, 3, 4, 5, 6, 7
+
+local BURST = 128 -- items of one stream before others have their turn
+
+-- The registration of an object: everything that is not for the methods to see.
+local STATE = {}
+
+---@class gaterpc.Registration
+---@field object table                          the worker or broker whose methods run
+---@field service string
+---@field methods table<string, gaterpc.Method>
+---@field run fun(registration, method, job, ...)  starts a method
+---@field core any                              the engine and its endpoint
+---@field jobs table<integer, gaterpc.Job>      running calls, by route
+---@field stopped gaterpc.Promise
+local registration = {}
+local registration_mt = { __name = "gaterpc.Registration", __index = registration }
+
+-------------------------------------------------------------------------------------------------
+-- Calls
+-------------------------------------------------------------------------------------------------
+
+local function refuse(self, route, code, message)
+  self.core:fail(route, code, code, message, "")
+end
+
+local function fail(self, job, err, trace)
+  local code, class, message = errors.describe(err)
+  core.log(30, "gaterpc.worker", ("%s.%s failed: %s"):format(self.service, job.method, trace or message))
+  self.core:fail(job.route, code, class, message, settings.REMOTE_TRACEBACK and trace or "")
+end
+
+-- An error object that came from a call to somebody else keeps that one's traceback in front.
+local function trace_of(job, err)
+  local _, _, message = errors.describe(err)
+  local trace = debug.traceback(job.co, message)
+  if type(err) == "table" and type(err.traceback) == "string" then trace = err.traceback .. "\n" .. trace end
+  return trace
+end
+
+local function on_end(job, ok, ...)
+  local self = job.registration
+  self.jobs[job.route] = nil
+  if job.cancelled then return end
+  if not ok then
+    local err = ...
+    return fail(self, job, err, trace_of(job, err))
+  end
+  return self.finish(self, job, ...)
+end
+
+-- The usual end of a method: its value, or the end of its stream.
+local function finish(self, job, value)
+  if job.streamed or (job.entry.stream and (value == nil or job.entry.declared)) then
+    return self.core:finish(job.route)
+  end
+  local sent, code, text = self.core:reply(job.route, value)
+  if not sent and code ~= "NOT_FOUND" then
+    fail(self, job, errors.new("INTERNAL", "the result cannot be sent: " .. text))
+  end
+end
+
+local function end_by_item(job, text)
+  local self = job.registration
+  job.cancelled = true
+  fail(self, job, errors.new("INTERNAL", "an item cannot be sent: " .. text))
+  task.kill(job)
+end
+
+-- coroutine.yield(value) in a method.
+local function on_item(job, value)
+  local self = job.registration
+  job.streamed = true
+  local more, code, text = self.core:item(job.route, value)
+  if more then
+    job.burst = job.burst + 1
+    if job.burst < BURST then return task.go_on(job) end
+    self.core:flush(job.route)
+    job.burst = 0
+    return task.wake(job)
+  elseif more == false then
+    job.blocked = true -- CREDIT will come
+  elseif code ~= "NOT_FOUND" then
+    return end_by_item(job, text)
+  end
+end
+
+local function on_wait(job)
+  if job.streamed then job.registration.core:flush(job.route) end
+end
+
+-- The guard names who has the thread; at the first start C has said it.
+local function on_resume(job)
+  job.registration.core:label(job.method)
+  job.burst = 0
+end
+
+local on = {}
+
+on[REQUEST] = function(self, route, name, deadline_ms, id, ...)
+  local method = self.methods[name]
+  if not method then
+    return refuse(self, route, "NOT_FOUND", ("service %s has no method %s"):format(self.service, name))
+  end
+  local job = task.job(on_end, on_item)
+  job.registration, job.route, job.method, job.entry, job.id = self, route, name, method, id
+  job.origin = job
+  job.streamed, job.cancelled, job.blocked, job.burst = false, false, false, 0
+  job.on_wait = on_wait
+  if deadline_ms > 0 then job.deadline_ms = core.now_ms() + deadline_ms end
+  self.jobs[route] = job
+  self.start(self, job, method.fn, ...)
+  job.on_resume = on_resume
+end
+
+on[CANCEL] = function(self, route, code)
+  local job = self.jobs[route]
+  if not job then return end
+  job.cancelled = code
+  task.kill(job, errors.new(code, "the call was given up"))
+end
+
+on[CREDIT] = function(self, route)
+  local job = self.jobs[route]
+  if not job or not job.blocked then return end
+  job.blocked = false
+  task.resume(job)
+end
+
+on[UP] = function(self)
+  self.up:resolve(true)
+  core.log(20, "gaterpc.worker", ("%s is registered at %s"):format(self.service, self.address))
+end
+
+on[DOWN] = function(self)
+  self.up = task.promise()
+  core.log(30, "gaterpc.worker", ("%s has lost its broker at %s"):format(self.service, self.address))
+end
+
+on[REFUSED] = function(self, code, message)
+  self:close(errors.new(code, ("the broker at %s refuses service %s: %s"):format(
+    self.address, self.service, message)))
+end
+
+on[DRAINED] = function(self)
+  self:close()
+end
+
+function registration:on_ready()
+  local engine = self.core
+  local function handle(kind, ...)
+    if not kind then return false end
+    on[kind](self, ...)
+    return true
+  end
+  while self.core == engine and handle(engine:next()) do end -- luacheck: ignore 542
+end
+
+-------------------------------------------------------------------------------------------------
+-- Life
+-------------------------------------------------------------------------------------------------
+
+-- Registrations that serve, so that they are not collected and a signal can stop them.
+local serving = {}
+
+---@package
+---@param fields table  object, service, description, methods, described, start, finish
+function M.register(fields, given)
+  local self = setmetatable(fields, registration_mt)
+  self.jobs, self.up, self.stopped = {}, task.promise(), task.promise()
+  self.finish = self.finish or finish
+  local about, code, text = msgpack.pack(msgpack.map {
+    description = self.description or "", methods = msgpack.map(self.described) })
+  if not about then return nil, errors.new(code, text) end
+  local engine
+  engine, code, text = core.worker({
+    address = given.address, service = self.service, about = about, credit = given.credit,
+    heartbeat_ms = math.ceil(given.heartbeat * 1000), liveness = given.liveness,
+    idle_ms = math.ceil(settings.STREAM_IDLE * 1000),
+    reconnect_ms = math.ceil(settings.RECONNECT * 1000),
+    reconnect_max_ms = math.ceil(settings.RECONNECT_MAX * 1000),
+  }, self)
+  if not engine then return nil, errors.new(code, text) end
+  self.core, self.address = engine, given.address
+  core.busy_limit(math.ceil(settings.BUSY_LIMIT * 1000))
+  serving[self] = true
+  return self
+end
+
+---Takes no more requests, lets the running ones finish, then ends.
+function registration:drain()
+  if self.core then self.core:drain() end
+end
+
+---Ends at once; running methods are closed.
+function registration:close(err)
+  if not self.core then return end
+  serving[self] = nil
+  local engine = self.core
+  for _, job in pairs(self.jobs) do
+    job.cancelled = "UNAVAILABLE"
+    task.kill(job, errors.new("UNAVAILABLE", "the worker was closed"))
+  end
+  self.core = nil
+  engine:close()
+  self.failure = err
+  if err then core.log(40, "gaterpc.worker", tostring(err)) end
+  self.stopped:resolve(err)
+  core.want_turn()
+end
+
+---All registrations that serve, for signals.
+---@package
+function M.serving()
+  return serving
+end
+
+-------------------------------------------------------------------------------------------------
+-- The class
+-------------------------------------------------------------------------------------------------
+
+--- The methods of this worker: name -> { doc, signature, idempotent, stream }.
+function Worker.interface:get_interfaces()
+  return self[STATE].described
+end
+
+local function start_method(self, job, fn, ...)
+  task.resume(job, fn, self.object, ...)
+end
+
+---Makes a worker; gaterpc.Service:create_worker() is the usual way.
+---@package
+---@param class table
+---@param service { name: string, description?: string }
+---@param given? gaterpc.WorkerOptions
+function M.new(class, service, given)
+  given = options.check("create_worker", given, known, 4)
+  settings.freeze("Worker")
+  local function pick(name, setting) return settings.pick(setting, given[name], 4) end
+  local methods = interface.methods(class)
+  local self = setmetatable({ service = service.name }, class)
+  self[STATE] = {
+    methods = methods,
+    described = interface.describe(methods),
+    description = service.description,
+    options = {
+      address = pick("broker", "BACKEND"), credit = pick("credit", "WORKER_CREDIT"),
+      heartbeat = pick("heartbeat", "HEARTBEAT"), liveness = pick("liveness", "LIVENESS"),
+    },
+  }
+  if self.init then self:init() end
+  return self
+end
+
+function Worker.new()
+  error("a worker is made by service:create_worker(Class, options)", 3)
+end
+
+function Worker:__tostring()
+  return ("worker of %s at %s"):format(self.service, self[STATE].options.address)
+end
+
+---Connects and serves, without waiting for anything.
+---@return gaterpc.Worker self
+function Worker:start()
+  local state = self[STATE]
+  if state.registration and state.registration.core then error("the worker runs already", 2) end
+  local made, err = M.register({
+    object = self, service = self.service, description = state.description, methods = state.methods,
+    described = state.described, start = start_method,
+  }, state.options)
+  if not made then
+    error(errors.new(err.code, ("worker of %s: broker '%s': %s"):format(
+      self.service, state.options.address, err.message)), 2)
+  end
+  state.registration = made
+  return self
+end
+
+---Waits until a broker has registered the worker.
+---@async
+---@param timeout? number  seconds; default Settings.CONNECT_TIMEOUT
+---@return gaterpc.Worker? self
+---@return gaterpc.Error? err  DEADLINE_EXCEEDED
+function Worker:wait_ready(timeout)
+  local made = self[STATE].registration
+  if not made then error("the worker was not started", 2) end
+  local ok, err = pcall(made.up.await, made.up, timeout or settings.CONNECT_TIMEOUT)
+  if ok then return self end
+  return nil, err
+end
+
+---Serves until stop() or a signal, and then until the running calls have ended. Raises when the broker
+---refuses the worker.
+---@async
+function Worker:run()
+  task.check_wait(2)
+  local made = self[STATE].registration
+  if not (made and made.core) then
+    self:start()
+    made = self[STATE].registration
+  end
+  local err = made.stopped:await()
+  if err then error(err, 0) end
+end
+
+---Takes no more requests; running calls finish, then run() returns.
+function Worker:stop()
+  local made = self[STATE].registration
+  if made then made:drain() end
+end
+
+---Ends at once; running methods are closed and their callers get WORKER_LOST.
+function Worker:close()
+  local made = self[STATE].registration
+  if made then made:close() end
+end
+
+---True while it serves.
+function Worker:is_alive()
+  local made = self[STATE].registration
+  return made ~= nil and made.core ~= nil
+end
+
+---Counters: requests, cancelled, malformed, open, and whether a broker knows it (up).
+---@return table
+function Worker:stats()
+  local made = self[STATE].registration
+  if not (made and made.core) then return { requests = 0, cancelled = 0, malformed = 0, open = 0, up = false } end
+  return made.core:stats()
+end
+
+-------------------------------------------------------------------------------------------------
+-- The present call
+-------------------------------------------------------------------------------------------------
+
+---@class gaterpc.Call
+---@field service string
+---@field method string
+---@field id integer         the client's number of the call
+---@field deadline? number   seconds that are left; nil without a deadline
+---@field cancelled boolean  nobody wants the answer any more
+
+---What the running method serves, or nil outside of methods. In tasks that it spawned too.
+---@return gaterpc.Call?
+function M.call()
+  local job = task.current()
+  local origin = job and job.origin
+  if not origin then return nil end
+  return {
+    service = origin.registration.service, method = origin.method, id = origin.id,
+    deadline = job.deadline_ms and (job.deadline_ms - core.now_ms()) / 1000,
+    cancelled = origin.cancelled and true or false,
+  }
+end
+
+M.Worker = Worker
+
+return M
