@@ -17,6 +17,7 @@ local M = {}
 
 local WAIT = setmetatable({}, { __name = "gaterpc.wait" })
 local DONE = setmetatable({}, { __name = "gaterpc.done" })
+local INTERRUPT = setmetatable({}, { __name = "gaterpc.interrupt" })
 
 ---What runs: a coroutine with what belongs to its present work. Jobs are pooled, so whoever keeps one
 ---must forget it when it ends.
@@ -203,12 +204,28 @@ function M.check_wait(level)
   return current
 end
 
+local function awake(first, ...)
+  if first == INTERRUPT then error((...), 0) end
+  return first, ...
+end
+
 ---Suspends the job until somebody wakes or resumes it; returns what that one passes. `stop(key, id)`
----is called when the job is killed instead.
+---is called when the job is killed or interrupted instead.
 ---@package
 function M.wait(stop, key, id)
   current.stop, current.stop_key, current.stop_id = stop, key, id
-  return raw_yield(WAIT)
+  return awake(raw_yield(WAIT))
+end
+
+---Makes a waiting job raise err where it waits. Only from the dispatcher.
+---@package
+---@param job gaterpc.Job
+---@return boolean interrupted  false when it does not wait
+function M.interrupt(job, err)
+  if not job.alive or not job.stop or status(job.co) ~= "suspended" then return false end
+  job.stop(job.stop_key, job.stop_id)
+  resume(job, INTERRUPT, err)
+  return true
 end
 
 -- coroutine.resume for coroutines of users: a wait inside passes through to the job.
