@@ -11,6 +11,7 @@ local options = require "gaterpc.options"
 local settings = require "gaterpc.settings"
 local stream = require "gaterpc.stream"
 local task = require "gaterpc.task"
+local worker = require "gaterpc.worker"
 
 local M = {}
 
@@ -47,9 +48,16 @@ local connection_mt = { __name = "gaterpc.Connection", __index = connection }
 
 local on = {}
 
+local function begin(self, id, job)
+  self.waiting[id] = job
+  worker.begin_nested(job)
+end
+
 local function take(self, id)
   local job = self.waiting[id]
+  if not job then return nil end
   self.waiting[id] = nil
+  worker.end_nested(job)
   return job
 end
 
@@ -117,7 +125,7 @@ end
 
 ---Gives a call up.
 function connection:forget(id)
-  self.waiting[id] = nil
+  take(self, id)
   self.streams[id] = nil
   self.core:cancel(id)
 end
@@ -126,8 +134,9 @@ end
 local function call(self, service, method, timeout, ...)
   local job = task.check_wait(4)
   local timeout_ms = timeout > 0 and math.max(1, timeout * 1000 // 1 | 0) or 0
-  if job.deadline_ms then
-    local left_ms = job.deadline_ms - core.now_ms()
+  local origin = task.origin(job)
+  if origin and origin.deadline_ms then
+    local left_ms = origin.deadline_ms - core.now_ms()
     if left_ms <= 0 then
       return FAILED, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "the deadline of the calling method has passed"
     end
@@ -136,7 +145,7 @@ local function call(self, service, method, timeout, ...)
   local own = self.settings
   local id, code, text = self.core:call(service, method, timeout_ms, own.window_items, own.window_bytes, ...)
   if not id then return FAILED, code, code, text end
-  self.waiting[id] = job
+  begin(self, id, job)
   job.service, job.method, job.timeout = service, method, timeout > 0 and timeout or 86400 * 365
   return task.wait(connection.forget, self, id)
 end
@@ -221,9 +230,8 @@ end
 function methods:close()
   local shared = self[CONNECTION]
   shared.core:close()
-  for id, job in pairs(shared.waiting) do
-    shared.waiting[id] = nil
-    task.wake(job, FAILED, "UNAVAILABLE", "UNAVAILABLE", "the client was closed")
+  for id in pairs(shared.waiting) do
+    task.wake(take(shared, id), FAILED, "UNAVAILABLE", "UNAVAILABLE", "the client was closed")
   end
   for id, reader in pairs(shared.streams) do
     shared.streams[id] = nil

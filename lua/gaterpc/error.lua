@@ -73,6 +73,25 @@ function M.describe(value)
   return code, class, message
 end
 
+local own_dir = debug.getinfo(1, "S").source:sub(2):match("^(.*/)") or ""
+
+local function is_ours(line)
+  return line:find(own_dir, 1, true) or line:find("^%s*%[C%]: in %?") or line:find("%(%.%.%.tail calls%.%.%.%)")
+end
+
+---A traceback without our own frames: the user's are what counts.
+---@package
+---@param co thread
+---@param text string
+---@return string
+function M.traceback(co, text)
+  local lines = {}
+  for line in debug.traceback(co, text):sub(#text + 2):gmatch("[^\n]+") do
+    if not is_ours(line) then lines[#lines + 1] = line end
+  end
+  return #lines > 1 and text .. "\n" .. table.concat(lines, "\n") or text
+end
+
 setmetatable(M, { __call = function(_, ...) return M.new(...) end })
 
 return M

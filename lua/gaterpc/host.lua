@@ -3,27 +3,16 @@
 
 local broker = require "gaterpc.broker"
 local core = require "gaterpc.core"
+local errors = require "gaterpc.error"
 local task = require "gaterpc.task"
 local worker = require "gaterpc.worker"
 
-local own_dir = debug.getinfo(1, "S").source:sub(2):match("^(.*/)") or ""
-
 local main_job
-local interactive
-
--- A traceback without our own frames: the user's are what counts.
-local function plain_traceback(co, text)
-  local lines = {}
-  for line in debug.traceback(co, text):sub(#text + 2):gmatch("[^\n]+") do
-    local ours = line:find(own_dir, 1, true) or line:find("^%s*%[C%]: in %?") or line:find("%(%.%.%.tail calls%.%.%.%)")
-    if not ours then lines[#lines + 1] = line end
-  end
-  return #lines > 1 and text .. "\n" .. table.concat(lines, "\n") or text
-end
+local interactive -- there is a prompt, or will be
 
 local function report(co, err)
   io.stdout:flush()
-  io.stderr:write("gaterpc-host: ", plain_traceback(co, type(err) == "string" and err or tostring(err)), "\n")
+  io.stderr:write("gaterpc-host: ", errors.traceback(co, type(err) == "string" and err or tostring(err)), "\n")
   core.exit(1)
 end
 task.on_fatal(report)
@@ -71,6 +60,32 @@ local function run_script()
   return run_chunk(chunk, err, table.unpack(arg))
 end
 
+local function serving()
+  return next(worker.serving()) ~= nil or next(broker.serving()) ~= nil
+end
+
+-- The first SIGTERM or SIGINT drains what serves; a script that serves nobody is just ended. The
+-- second one seldom comes here: main.c ends the process, if there was no prompt.
+local draining
+local function drain()
+  draining = true
+  for each in pairs(worker.serving()) do
+    if each.service ~= "Gate" then each:drain() end
+  end
+  for each in pairs(broker.serving()) do each:stop() end
+end
+
+-- Whoever ends the prompt of a terminal wants to be back in the shell.
+local function run_prompt()
+  local repl = require "gaterpc.repl"
+  local by_user = repl.run()
+  interactive = false
+  task.on_fatal(report)
+  if not by_user or not core.isatty(0) then return end
+  if serving() then return drain() end
+  core.exit(0)
+end
+
 local function main(request)
   if not run_init(request.environment) then return end
   for _, action in ipairs(request.actions) do
@@ -79,7 +94,7 @@ local function main(request)
   if request.script and not run_script() then return end
   local bare = not request.script and #request.actions == 0 and not request.version
   if request.interactive then
-    require("gaterpc.repl").run()
+    run_prompt()
   elseif bare then
     require("gaterpc.repl").run_pipe(io.stdin)
   end
@@ -96,23 +111,14 @@ task.on("start", function(request)
   task.resume(main_job, main, request)
 end)
 
-local function serving()
-  return next(worker.serving()) ~= nil or next(broker.serving()) ~= nil
-end
-
--- The first SIGTERM or SIGINT drains what serves; a script that serves nobody is just ended. The
--- second one never comes here: main.c ends the process.
-local function drain()
-  for each in pairs(worker.serving()) do
-    if each.service ~= "Gate" then each:drain() end
-  end
-  for each in pairs(broker.serving()) do each:stop() end
-end
-
 task.on("signal", function(name)
   if name == "sighup" then return end
-  if name == "sigint" and interactive then return require("gaterpc.repl").interrupt() end
-  if serving() then return drain() end
+  if interactive then
+    local repl = require "gaterpc.repl"
+    if name == "sigint" and repl.interrupt() then return end
+    repl.close()
+  end
+  if serving() and not draining then return drain() end
   core.exit(128 + (name == "sigint" and 2 or 15))
 end)
 

@@ -4,6 +4,7 @@
 local core = require "gaterpc.core"
 local task = require "gaterpc.task"
 local errors = require "gaterpc.error"
+local worker = require "gaterpc.worker"
 
 local M = {}
 
@@ -81,12 +82,18 @@ end
 
 -- From the client ---------------------------------------------------------------------------
 
-local function wake(self)
+-- Nobody waits any more; gives who did.
+local function take(self)
   local job = self.job
-  if job then
-    self.job = nil
-    task.resume(job, true)
-  end
+  if not job then return nil end
+  self.job = nil
+  worker.end_nested(job)
+  return job
+end
+
+local function wake(self)
+  local job = take(self)
+  if job then task.resume(job, true) end
 end
 
 ---@package
@@ -129,20 +136,14 @@ local function turn_page(self)
   return page[1]
 end
 
-local function give_up(job_stream)
-  job_stream.job = nil
-end
-
 local function wait(self, seconds)
   local job = task.check_wait(3)
   if self.job then error("another coroutine waits for this stream", 3) end
   self.job = job
-  local timer = task.after(seconds, function()
-    self.job = nil
-    task.wake(job, false)
-  end)
+  worker.begin_nested(job)
+  local timer = task.after(seconds, function() task.wake(take(self), false) end)
   local came = task.wait(function()
-    give_up(self)
+    take(self)
     task.drop_timer(timer)
   end)
   task.drop_timer(timer)

@@ -30,8 +30,10 @@ local INTERRUPT = setmetatable({}, { __name = "gaterpc.interrupt" })
 ---@field on_resume? fun(job: gaterpc.Job)           before it goes on
 ---@field stop? fun(key: any, id: any)               gives up what it waits for
 ---@field handle? gaterpc.Task                       the public face, when there is one
----@field origin? gaterpc.Job                        the method that it works for, see worker.lua
----@field deadline_ms? integer                       when that method's call ends, in core.now_ms()
+---@field serial integer                             counts the uses of a pooled job
+---@field origin? gaterpc.Job                        the method that it works for, see M.origin
+---@field origin_serial? integer                     that one's serial
+---@field deadline_ms? integer                       of a method: when its call ends, in core.now_ms()
 
 ---@type gaterpc.Job?
 local current
@@ -113,9 +115,9 @@ function M.job(on_end, on_item)
     pool[pool_len] = nil
     pool_len = pool_len - 1
   else
-    job = { co = create(body) }
+    job = { co = create(body), serial = 0 }
   end
-  job.alive = true
+  job.alive, job.serial = true, job.serial + 1
   job.on_end, job.on_item = on_end, on_item or item_of_no_stream
   job.on_wait, job.on_resume, job.stop, job.doomed = nil, nil, nil, nil
   job.handle, job.origin, job.deadline_ms = nil, nil, nil
@@ -186,6 +188,16 @@ local CANNOT_WAIT = "cannot wait here: inside table.sort, string.gsub, require, 
 ---@return gaterpc.Job?
 function M.current()
   return current
+end
+
+---The running method that a job works for: its own or that of the task's parents. Nil when there is
+---none, or when it has ended (jobs are pooled, so it may run another one already).
+---@package
+---@param job gaterpc.Job
+---@return gaterpc.Job?
+function M.origin(job)
+  local origin = job.origin
+  if origin and origin.serial == job.origin_serial and (origin.alive or origin == job) then return origin end
 end
 
 ---Raises when the caller cannot wait here.
@@ -493,7 +505,7 @@ function M.spawn(fn, ...)
   local self = setmetatable({ job = job, promise = M.promise() }, task_mt)
   job.handle = self
   if current then
-    job.origin, job.deadline_ms = current.origin, current.deadline_ms
+    job.origin, job.origin_serial = current.origin, current.origin_serial
   end
   wake(job, fn, ...)
   return self

@@ -39,6 +39,7 @@ local STATE = {}
 ---@field run fun(registration, method, job, ...)  starts a method
 ---@field core any                              the engine and its endpoint
 ---@field jobs table<integer, gaterpc.Job>      running calls, by route
+---@field nested integer                        calls that wait for calls of their own
 ---@field stopped gaterpc.Promise
 local registration = {}
 local registration_mt = { __name = "gaterpc.Registration", __index = registration }
@@ -60,7 +61,7 @@ end
 -- An error object that came from a call to somebody else keeps that one's traceback in front.
 local function trace_of(job, err)
   local _, _, message = errors.describe(err)
-  local trace = debug.traceback(job.co, message)
+  local trace = errors.traceback(job.co, message)
   if type(err) == "table" and type(err.traceback) == "string" then trace = err.traceback .. "\n" .. trace end
   return trace
 end
@@ -131,7 +132,7 @@ on[REQUEST] = function(self, route, name, deadline_ms, id, ...)
   end
   local job = task.job(on_end, on_item)
   job.registration, job.route, job.method, job.entry, job.id = self, route, name, method, id
-  job.origin = job
+  job.origin, job.origin_serial = job, job.serial
   job.streamed, job.cancelled, job.blocked, job.burst = false, false, false, 0
   job.on_wait = on_wait
   if deadline_ms > 0 then job.deadline_ms = core.now_ms() + deadline_ms end
@@ -194,7 +195,7 @@ local serving = {}
 ---@param fields table  object, service, description, methods, described, start, finish
 function M.register(fields, given)
   local self = setmetatable(fields, registration_mt)
-  self.jobs, self.up, self.stopped = {}, task.promise(), task.promise()
+  self.jobs, self.up, self.stopped, self.nested = {}, task.promise(), task.promise(), 0
   self.finish = self.finish or finish
   local about, code, text = msgpack.pack(msgpack.map {
     description = self.description or "", methods = msgpack.map(self.described) })
@@ -212,6 +213,31 @@ function M.register(fields, given)
   core.busy_limit(math.ceil(settings.BUSY_LIMIT * 1000))
   serving[self] = true
   return self
+end
+
+local function nest(self, change)
+  self.nested = self.nested + change
+  if self.core then self.core:nested(self.nested) end
+end
+
+---The job, a method's or of a task that a method has spawned, waits for a call of its own. Meanwhile the
+---method does not count as far as its worker's credit goes: it may be called by those that it calls.
+---@package
+---@param job gaterpc.Job
+function M.begin_nested(job)
+  local origin = task.origin(job)
+  if not origin then return end
+  job.nested = origin.registration
+  nest(job.nested, 1)
+end
+
+---@package
+---@param job gaterpc.Job
+function M.end_nested(job)
+  local nested = job.nested
+  if not nested then return end
+  job.nested = nil
+  nest(nested, -1)
 end
 
 ---Takes no more requests, lets the running ones finish, then ends.
@@ -372,11 +398,11 @@ end
 ---@return gaterpc.Call?
 function M.call()
   local job = task.current()
-  local origin = job and job.origin
+  local origin = job and task.origin(job)
   if not origin then return nil end
   return {
     service = origin.registration.service, method = origin.method, id = origin.id,
-    deadline = job.deadline_ms and (job.deadline_ms - core.now_ms()) / 1000,
+    deadline = origin.deadline_ms and (origin.deadline_ms - core.now_ms()) / 1000,
     cancelled = origin.cancelled and true or false,
   }
 end

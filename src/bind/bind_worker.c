@@ -301,6 +301,16 @@ static int m_drain(lua_State *L) /* worker:drain() */
     return 0;
 }
 
+static int m_nested(lua_State *L) /* worker:nested(count): so many calls wait for calls of their own */
+{
+    struct box *box = check_open(L);
+    uint32_t count = (uint32_t)luaL_checkinteger(L, 2);
+    gr_worker *worker = gr_endpoint_lock(box->endpoint);
+    gr_worker_nested(worker, count, gr_clock_ms());
+    gr_endpoint_unlock(box->endpoint);
+    return 0;
+}
+
 static int m_label(lua_State *L) /* worker:label(method): it has the thread again */
 {
     set_label(L, check_open(L), gr_bind_check_slice(L, 2));
@@ -352,7 +362,7 @@ void gr_bind_worker(lua_State *L)
     static const luaL_Reg methods[] = {
         {"reply", m_reply}, {"fail", m_fail}, {"item", m_item},   {"flush", m_flush},
         {"finish", m_finish}, {"next", m_next}, {"drain", m_drain}, {"label", m_label},
-        {"stats", m_stats}, {"close", m_close}, {NULL, NULL},
+        {"nested", m_nested}, {"stats", m_stats}, {"close", m_close}, {NULL, NULL},
     };
     gr_bind_class(L, WORKER, methods, m_close);
     lua_pushcfunction(L, f_worker);

@@ -39,6 +39,7 @@ int gr_broker_new(gr_broker **out, const gr_broker_options *options)
     if (self->options.backlog_bytes == 0)
         self->options.backlog_bytes = BACKLOG_BYTES;
     self->retry_ms = GR_NEVER;
+    self->slots.first_generation = (uint32_t)(options->instance ^ options->instance >> 32);
     *out = self;
     return 0;
 }
@@ -382,7 +383,7 @@ static void on_bye(gr_broker *self, gr_peer *peer, const gr_envelope *bye, int64
     if (peer->role == WORKER && (bye->flags & GR_FLAG_DRAIN)) {
         gr_broker_worker_drains(peer);
         send_empty(self, peer, GR_BYE, GR_FLAG_DRAIN, now_ms);
-        if (peer->service->workers == 1)
+        if (!gr_broker_is_served(peer->service))
             gr_broker_fail_waiting(self, peer->service, "the last worker is leaving", now_ms);
         return;
     }
@@ -428,6 +429,12 @@ static void worker_says(gr_broker *self, gr_peer *peer, const gr_envelope *envel
         else
             self->stats.late++;
         break;
+    case GR_CREDIT:
+        if (peer->role == WORKER) {
+            gr_broker_worker_credit(peer->service, peer, envelope->credit);
+            gr_broker_serve_waiting(self, peer->service, now_ms);
+        }
+        break;
     default:
         self->stats.malformed++;
         break;
@@ -470,9 +477,8 @@ static void check_peers(gr_broker *self, int64_t now_ms)
             continue;
         }
         if (gr_pulse_should_beat(&peer->pulse, now_ms)) {
-            if (peer->role == NEW)
-                peer->pulse.sent_ms = now_ms; /* nothing to say to a stranger */
-            else
+            peer->pulse.sent_ms = now_ms; /* also when memory is too short for it */
+            if (peer->role != NEW)        /* nothing to say to a stranger */
                 send_empty(self, peer, GR_HEARTBEAT, 0, now_ms);
         }
         watch(self, peer);
@@ -481,10 +487,10 @@ static void check_peers(gr_broker *self, int64_t now_ms)
 
 void gr_broker_tick(gr_broker *self, int64_t now_ms)
 {
+    if (self->retry_ms <= now_ms && self->outs.len == 0)
+        retry_stalled(self); /* first: there may be something else to say at every tick */
     gr_broker_expire_calls(self, now_ms);
     check_peers(self, now_ms);
-    if (self->retry_ms <= now_ms && self->outs.len == 0)
-        retry_stalled(self);
 }
 
 int64_t gr_broker_next_due(const gr_broker *self)

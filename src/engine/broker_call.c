@@ -41,9 +41,11 @@ static int take_slot(struct slots *slots, struct call *owner)
         owner->slot = slots->free_slots[--slots->free_count];
     } else {
         owner->slot = slots->len++;
-        slots->generations[owner->slot] = 0;
+        slots->generations[owner->slot] = slots->first_generation;
     }
-    owner->generation = ++slots->generations[owner->slot];
+    if (++slots->generations[owner->slot] == 0) /* a route is not 0 */
+        slots->generations[owner->slot] = 1;
+    owner->generation = slots->generations[owner->slot];
     slots->calls[owner->slot] = owner;
     return 0;
 }
@@ -155,6 +157,8 @@ void gr_broker_free_calls(gr_broker *self)
 
 /* --- ways to end ------------------------------------------------------------------------- */
 
+static const char no_worker_in_time[] = "no worker was free in time";
+
 static void fail_call(gr_broker *self, struct call *at, int error, const char *text, int64_t now_ms)
 {
     gr_broker_send_error(self, at->from.client, at->from.id, error, text, now_ms);
@@ -168,11 +172,14 @@ static void tell_worker(gr_broker *self, const struct call *at, int64_t now_ms)
         gr_broker_send_envelope(self, at->worker, &cancel, NULL, now_ms);
 }
 
+/* Those that wait go first: they must not get the places of those that run. */
 void gr_broker_drop_client_calls(gr_broker *self, gr_peer *client, int64_t now_ms)
 {
     struct call *at, *next;
     DL_FOREACH_SAFE2(client->calls, at, next, client_next)
-    {
+    if (at->worker == NULL)
+        end_call(self, at, now_ms);
+    while ((at = client->calls) != NULL) {
         tell_worker(self, at, now_ms);
         end_call(self, at, now_ms);
     }
@@ -208,8 +215,7 @@ void gr_broker_expire_calls(gr_broker *self, int64_t now_ms)
         }
         tell_worker(self, at, now_ms);
         fail_call(self, at, GR_EDEADLINE,
-                  at->worker != NULL ? "the worker did not answer in time"
-                                     : "no worker was free in time",
+                  at->worker != NULL ? "the worker did not answer in time" : no_worker_in_time,
                   now_ms);
     }
 }
@@ -231,6 +237,14 @@ static void dispatch(gr_broker *self, struct call *at, gr_peer *worker, gr_msg *
     if (at->idempotent && at->request == NULL && at->attempts < MAX_ATTEMPTS)
         gr_msg_copy(*msg, &at->request); /* without a copy it is just not given to another */
     gr_broker_forward(self, worker, &hop, msg, now_ms);
+    if (at->credit > 0 || at->window > 0) {
+        gr_envelope credit = {.type = GR_CREDIT,
+                              .id = at->from.id,
+                              .route = route_of(at),
+                              .credit = at->credit,
+                              .window = at->window};
+        gr_broker_send_envelope(self, worker, &credit, NULL, now_ms);
+    }
 }
 
 static int wait_in_line(gr_broker *self, struct call *at, gr_msg **msg)
@@ -254,6 +268,10 @@ void gr_broker_serve_waiting(gr_broker *self, struct service *service, int64_t n
     gr_peer *worker;
     while (service->waiting != NULL && (worker = gr_broker_choose(service)) != NULL) {
         struct call *at = service->waiting;
+        if (at->deadline_ms <= now_ms) {
+            fail_call(self, at, GR_EDEADLINE, no_worker_in_time, now_ms);
+            continue;
+        }
         leave_queue(self, at);
         gr_msg *msg = at->request;
         at->request = NULL;
@@ -337,7 +355,7 @@ void gr_broker_on_request(gr_broker *self, gr_peer *client, const gr_envelope *r
     struct service *service = gr_broker_find_service(self, request->service);
     if (service == NULL)
         refuse(self, client, request, GR_ENOTFOUND, "is not registered", now_ms);
-    else if (service->workers == 0)
+    else if (!gr_broker_is_served(service))
         refuse(self, client, request, GR_EUNAVAILABLE, "has no worker now", now_ms);
     else
         gr_broker_start_call(self, client, request, service, msg, now_ms);
@@ -347,7 +365,13 @@ void gr_broker_on_credit(gr_broker *self, gr_peer *client, const gr_envelope *cr
                          int64_t now_ms)
 {
     struct call *at = find_by_client(self, client, credit->id);
-    if (at == NULL || at->worker == NULL)
+    if (at == NULL)
+        return;
+    if (!at->streaming) { /* a worker that it is given to later has not heard of it */
+        at->credit += credit->credit;
+        at->window += credit->window;
+    }
+    if (at->worker == NULL)
         return;
     at->active_ms = now_ms;
     gr_envelope hop = {.id = at->from.id, .route = route_of(at)};
@@ -377,7 +401,7 @@ void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *an
     gr_envelope hop = {.id = at->from.id, .route = answer->route, .status = answer->status};
     gr_peer *client = at->from.client;
     if (answer->type == GR_ITEM) {
-        if (!at->streaming && at->due.place == 0)
+        if (!at->streaming) /* instead of the deadline */
             gr_heap_set(&self->call_heap, &at->due, now_ms + self->options.idle_ms);
         at->streaming = true;
         at->active_ms = now_ms;
@@ -390,19 +414,12 @@ void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *an
     gr_broker_forward(self, client, &hop, msg, now_ms);
 }
 
-/* The worker of the call is gone. */
-static void dispatch_again(gr_broker *self, struct call *at, int64_t now_ms)
+/* The worker of the call is gone: it is first in line again. */
+static void wait_again(gr_broker *self, struct call *at)
 {
     struct service *service = at->service;
     leave_worker(at);
     self->stats.redispatch++;
-    gr_peer *worker = gr_broker_choose(service);
-    if (worker != NULL) {
-        gr_msg *msg = at->request;
-        at->request = NULL;
-        dispatch(self, at, worker, &msg, now_ms);
-        return;
-    }
     DL_PREPEND2(service->waiting, at, queue_prev, queue_next);
     service->waiting_count++;
     self->waiting++;
@@ -411,13 +428,17 @@ static void dispatch_again(gr_broker *self, struct call *at, int64_t now_ms)
 
 void gr_broker_lose_worker_calls(gr_broker *self, gr_peer *worker, int64_t now_ms)
 {
-    while (worker->calls != NULL) {
-        struct call *at = worker->calls;
-        if (at->idempotent && at->request != NULL && worker->service->workers > 0) {
-            dispatch_again(self, at, now_ms);
-        } else {
-            self->stats.lost++;
-            fail_call(self, at, GR_ELOST, "the worker went away with the call", now_ms);
-        }
+    struct service *service = worker->service;
+    bool served = gr_broker_is_served(service);
+    struct call *at, *next;
+    DL_FOREACH_SAFE2(worker->calls, at, next, worker_next)
+    {
+        if (served && at->idempotent && at->request != NULL)
+            continue;
+        self->stats.lost++;
+        fail_call(self, at, GR_ELOST, "the worker went away with the call", now_ms);
     }
+    while (worker->calls != NULL)
+        wait_again(self, worker->calls->worker_prev); /* the newest first: then the oldest leads */
+    gr_broker_serve_waiting(self, service, now_ms);
 }

@@ -134,7 +134,7 @@ bool gr_broker_gate(gr_broker *self, gr_peer *client, const gr_envelope *request
         }
     }
     const struct service *handlers = gr_broker_find_service(self, gr_slice_str(GATE));
-    if (handlers != NULL && handlers->workers > 0)
+    if (handlers != NULL && gr_broker_is_served(handlers))
         return false;
     char text[400];
     snprintf(text, sizeof(text), "Gate has no function %.*s", (int)request->method.len,

@@ -60,6 +60,7 @@ struct service {
     gr_buf name, description;
     uint32_t serial;         /* order of registration */
     uint32_t workers;
+    uint32_t leaving;        /* those of them that take no more requests */
     gr_peer **buckets;       /* workers with i calls that may take one more, for i < bucket_count */
     uint32_t bucket_count;
     uint32_t lowest;         /* no bucket below holds anybody */
@@ -82,6 +83,7 @@ struct call {
     bool idempotent;
     bool streaming;
     uint8_t attempts;
+    uint32_t credit, window; /* given since the request, for a worker that has not heard of them */
     int64_t deadline_ms;  /* or GR_NEVER */
     int64_t active_ms;    /* when its stream last moved */
     gr_due due;
@@ -102,6 +104,7 @@ struct slots {
     uint32_t *generations;
     uint32_t *free_slots;
     uint32_t free_count, len, cap;
+    uint32_t first_generation; /* differs between brokers: a route of one does not fit the other */
 };
 
 struct gr_broker {
@@ -142,10 +145,12 @@ bool gr_broker_is_local(const gr_peer *peer);
 struct service *gr_broker_find_service(const gr_broker *self, gr_slice name);
 int gr_broker_register(gr_broker *self, gr_peer *peer, const gr_envelope *ready, const char **why);
 void gr_broker_unregister(gr_broker *self, gr_peer *peer, int64_t now_ms);
+bool gr_broker_is_served(const struct service *service);
 gr_peer *gr_broker_choose(const struct service *service);
 void gr_broker_worker_takes(struct service *service, gr_peer *worker);
 void gr_broker_worker_gives_back(struct service *service, gr_peer *worker);
 void gr_broker_worker_drains(gr_peer *worker);
+void gr_broker_worker_credit(struct service *service, gr_peer *worker, uint32_t credit);
 bool gr_broker_is_idempotent(const struct service *service, gr_slice method);
 void gr_broker_free_services(gr_broker *self);
 

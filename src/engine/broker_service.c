@@ -104,6 +104,11 @@ static int need_buckets(struct service *service, uint32_t count)
     return 0;
 }
 
+bool gr_broker_is_served(const struct service *service)
+{
+    return service->workers > service->leaving;
+}
+
 gr_peer *gr_broker_choose(const struct service *service)
 {
     return service->lowest < service->bucket_count ? service->buckets[service->lowest] : NULL;
@@ -130,7 +135,19 @@ void gr_broker_worker_drains(gr_peer *worker)
         return;
     leave_bucket(worker->service, worker);
     worker->draining = true;
+    worker->service->leaving++;
     find_lowest(worker->service);
+}
+
+void gr_broker_worker_credit(struct service *service, gr_peer *worker, uint32_t credit)
+{
+    credit = gr_pulse_clamp(credit, 1, MAX_CREDIT);
+    if (need_buckets(service, credit) < 0)
+        return;
+    leave_bucket(service, worker);
+    worker->credit = credit;
+    enter_bucket(service, worker);
+    find_lowest(service);
 }
 
 /* --- registration ------------------------------------------------------------------------ */
@@ -157,6 +174,9 @@ static int add_idempotent(struct service *service, gr_slice name)
     return 0;
 }
 
+/* What is read from READY is first only checked, with service NULL, then taken over: a worker that is
+ * refused changes nothing. */
+
 /* One method of the table: {"idempotent": bool, others}. */
 static int read_method(gr_mp_reader *reader, struct service *service, gr_slice name)
 {
@@ -175,7 +195,8 @@ static int read_method(gr_mp_reader *reader, struct service *service, gr_slice n
         if (!gr_slice_equal(key.as.bytes, gr_slice_str("idempotent")))
             continue;
         gr_mp_next(&value_at, &value);
-        rc = value.type == GR_MP_BOOL && value.as.b ? add_idempotent(service, name) : 0;
+        if (service != NULL && value.type == GR_MP_BOOL && value.as.b)
+            rc = add_idempotent(service, name);
         if (rc < 0)
             return rc;
     }
@@ -217,8 +238,10 @@ static int read_about(gr_slice about, struct service *service)
             rc = gr_mp_next(&reader, &value);
             if (rc < 0 || value.type != GR_MP_STR || value.as.bytes.len > MAX_DESCRIPTION)
                 return GR_EINVAL;
-            service->description.len = 0;
-            rc = gr_buf_append(&service->description, value.as.bytes.data, value.as.bytes.len);
+            if (service != NULL) {
+                service->description.len = 0;
+                rc = gr_buf_append(&service->description, value.as.bytes.data, value.as.bytes.len);
+            }
         } else if (gr_slice_equal(key.as.bytes, gr_slice_str("methods"))) {
             rc = read_methods(&reader, service);
         } else {
@@ -254,6 +277,11 @@ int gr_broker_register(gr_broker *self, gr_peer *peer, const gr_envelope *ready,
     int rc = check_ready(self, peer, ready, why);
     if (rc < 0)
         return rc;
+    rc = read_about(ready->payload, NULL);
+    if (rc < 0) {
+        *why = "what the worker says of the service cannot be read";
+        return rc;
+    }
     struct service *joined = gr_broker_find_service(self, ready->service);
     if (joined == NULL)
         joined = add_service(self, ready->service);
@@ -264,11 +292,7 @@ int gr_broker_register(gr_broker *self, gr_peer *peer, const gr_envelope *ready,
     if (rc == 0)
         rc = read_about(ready->payload, joined);
     if (rc < 0) {
-        *why = "what the worker says of the service cannot be read";
-        if (joined->workers == 0 && joined->description.len == 0) {
-            HASH_DEL(self->services, joined);
-            free_service(joined);
-        }
+        *why = "the broker cannot keep what the worker says of the service";
         return rc;
     }
     peer->role = WORKER;
@@ -286,12 +310,13 @@ void gr_broker_unregister(gr_broker *self, gr_peer *peer, int64_t now_ms)
 {
     struct service *left = peer->service;
     gr_broker_worker_drains(peer); /* nothing may be given to it while its calls go to others */
+    left->leaving--;
     left->workers--;
     self->workers--;
     gr_broker_lose_worker_calls(self, peer, now_ms);
     peer->service = NULL;
-    if (left->workers == 0) {
+    if (!gr_broker_is_served(left))
         gr_broker_fail_waiting(self, left, "the last worker has gone", now_ms);
+    if (left->workers == 0)
         forget_methods(left);
-    }
 }

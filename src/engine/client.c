@@ -31,6 +31,7 @@ struct gr_client {
     gr_client_options options;
     enum state state;
     bool reconnect;
+    bool beaten;     /* since HELLO */
     int64_t down_ms; /* since when nobody answers */
     uint64_t broker; /* the broker's instance, from its HELLO */
     uint64_t last_id;
@@ -115,6 +116,8 @@ static void end_call(gr_client *self, struct call *call)
     HASH_DEL(self->calls, call);
     call->hh.next = self->free_calls;
     self->free_calls = call;
+    if (self->held.len > 0 && HASH_COUNT(self->calls) == 0)
+        gr_msg_queue_clear(&self->held); /* or it would grow for as long as there is no broker */
 }
 
 /* Out of memory for an event means that its call never ends for its owner; the deadline of a
@@ -162,9 +165,11 @@ static void send_hello(gr_client *self, int64_t now_ms)
     }
     send_envelope(self, &hello, NULL, &self->out, now_ms);
     self->state = GREETING;
+    self->beaten = false;
 }
 
-/* Requests that were made without a connection go out now, unless they are over already. */
+/* Requests that were made without a connection, and credit for them, go out now, unless they are over
+ * already. */
 static void release_held(gr_client *self)
 {
     gr_msg *msg;
@@ -185,8 +190,10 @@ static void connected(void *engine, int64_t now_ms)
     if (self->state != DOWN)
         return;
     self->pulse = (gr_pulse){.sent_ms = now_ms, .heard_ms = now_ms};
-    if (!self->options.local)
+    if (!self->options.local) {
         self->pulse.beat_ms = self->options.heartbeat_ms;
+        gr_pulse_expect(&self->pulse, self->options.heartbeat_ms, self->options.liveness);
+    }
     send_hello(self, now_ms);
     release_held(self);
 }
@@ -255,7 +262,7 @@ int gr_client_credit(gr_client *self, uint64_t id, uint32_t items, uint32_t byte
         return GR_ENOTFOUND;
     call->granted += items;
     gr_envelope envelope = {.type = GR_CREDIT, .id = id, .credit = items, .window = bytes};
-    return send_envelope(self, &envelope, NULL, &self->out, now_ms);
+    return send_envelope(self, &envelope, NULL, call->sent ? &self->out : &self->held, now_ms);
 }
 
 static void give_up(gr_client *self, struct call *call, int64_t now_ms)
@@ -357,15 +364,20 @@ static void on_bye(gr_client *self, const gr_envelope *bye, int64_t now_ms)
 {
     if (bye->flags & GR_FLAG_DRAIN)
         return; /* running calls will still be answered */
+    if (self->state == GREETING && !self->beaten)
+        return; /* it answers what we said before HELLO */
     lose_broker(self, "the broker no longer knows this client", now_ms);
-    if (self->state == UP)
-        send_hello(self, now_ms);
+    send_hello(self, now_ms);
 }
 
 static void receive(void *engine, gr_msg **msg, int64_t now_ms)
 {
     gr_client *self = engine;
     gr_envelope envelope;
+    if (self->state == DOWN) { /* left over from a connection that has ended */
+        gr_msg_destroy(msg);
+        return;
+    }
     self->pulse.heard_ms = now_ms;
     if (gr_dialect_gh1.parse(*msg, 0, &envelope) < 0) {
         self->stats.malformed++;
@@ -401,11 +413,14 @@ static void expire_calls(gr_client *self, int64_t now_ms)
     }
 }
 
-static void fail_all_calls(gr_client *self, const char *text)
+static void fail_all_calls(gr_client *self, const char *text, int64_t now_ms)
 {
     struct call *call, *next;
     HASH_ITER(hh, self->calls, call, next)
-    fail_call(self, call, GR_EUNAVAILABLE, text);
+    {
+        give_up(self, call, now_ms);
+        fail_call(self, call, GR_EUNAVAILABLE, text);
+    }
 }
 
 static bool waits_for_broker(const gr_client *self)
@@ -418,7 +433,7 @@ static void tick(void *engine, int64_t now_ms)
     gr_client *self = engine;
     expire_calls(self, now_ms);
     if (waits_for_broker(self) && self->down_ms + self->options.connect_timeout_ms <= now_ms)
-        fail_all_calls(self, "no broker answers there");
+        fail_all_calls(self, "no broker answers there", now_ms);
     if (self->state == DOWN)
         return;
     if (gr_pulse_is_dead(&self->pulse, now_ms)) {
@@ -431,6 +446,7 @@ static void tick(void *engine, int64_t now_ms)
     if (gr_pulse_should_beat(&self->pulse, now_ms)) {
         gr_envelope beat = {.type = GR_HEARTBEAT};
         send_envelope(self, &beat, NULL, &self->out, now_ms);
+        self->beaten = true;
     }
 }
 

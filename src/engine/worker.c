@@ -10,6 +10,7 @@
 enum {
     CREDIT = 1024,
     IDLE_MS = 600 * 1000,
+    MOST_CREDIT = 65536,     /* brokers believe no more */
     SPARE_CREDIT = 16,       /* a broker may overrun our credit by so many before it is refused */
     BATCH_BYTES = 16 * 1024, /* gathered items are sent at the latest then */
     BATCH_ITEMS = 256,
@@ -43,6 +44,7 @@ struct gr_worker {
     gr_buf names;
     enum state state;
     bool reconnect;
+    bool beaten; /* since READY */
     bool draining;
     bool drain_agreed; /* the broker has confirmed that no more requests come */
     bool drained;      /* DRAINED was said */
@@ -51,6 +53,8 @@ struct gr_worker {
     struct call *calls;
     struct call *free_calls; /* through hh.next */
     size_t batches;          /* calls with gathered items */
+    uint32_t nested;         /* calls that wait for calls of their own */
+    uint32_t announced;      /* the credit that the broker knows of */
     gr_msg_queue out;
     struct events events;
     gr_worker_stats stats;
@@ -168,7 +172,7 @@ static void finish_drain(gr_worker *self)
 {
     if (!self->draining || self->drained || HASH_COUNT(self->calls) > 0)
         return;
-    if (!self->drain_agreed && self->state == UP)
+    if (!self->drain_agreed && self->state != DOWN)
         return;
     self->drained = true;
     emit(self, (gr_worker_event){.type = GR_WORKER_DRAINED});
@@ -215,7 +219,9 @@ static void send_ready(gr_worker *self, int64_t now_ms)
         .payload = self->options.about,
     };
     send_envelope(self, &ready, NULL, now_ms);
+    self->announced = self->options.credit;
     self->state = GREETING;
+    self->beaten = false;
 }
 
 static void connected(void *engine, int64_t now_ms)
@@ -306,7 +312,7 @@ int gr_worker_item(gr_worker *self, uint64_t route, gr_slice item, int64_t now_m
     if (call->count++ == 0)
         self->batches++;
     call->active_ms = now_ms;
-    if (!call->streaming && call->due.place == 0)
+    if (!call->streaming) /* instead of the deadline */
         rc = gr_heap_set(&self->heap, &call->due, now_ms + self->options.idle_ms);
     if (rc < 0)
         return rc;
@@ -334,6 +340,30 @@ int gr_worker_end(gr_worker *self, uint64_t route, int64_t now_ms)
     send_batch(self, call, GR_END, now_ms);
     end_call(self, call);
     return 0;
+}
+
+static uint32_t present_credit(const gr_worker *self)
+{
+    uint32_t most = self->options.credit > MOST_CREDIT ? self->options.credit : MOST_CREDIT;
+    return self->nested < most - self->options.credit ? self->options.credit + self->nested : most;
+}
+
+/* The broker hears of a higher credit only when it takes us to be full. */
+static void announce_credit(gr_worker *self, int64_t now_ms)
+{
+    uint32_t credit = present_credit(self);
+    if (self->state == DOWN || self->draining || credit == self->announced ||
+        (credit > self->announced && HASH_COUNT(self->calls) < self->announced))
+        return;
+    gr_envelope envelope = {.type = GR_CREDIT, .credit = credit};
+    if (send_envelope(self, &envelope, NULL, now_ms) == 0)
+        self->announced = credit;
+}
+
+void gr_worker_nested(gr_worker *self, uint32_t count, int64_t now_ms)
+{
+    self->nested = count;
+    announce_credit(self, now_ms);
 }
 
 void gr_worker_drain(gr_worker *self, int64_t now_ms)
@@ -368,11 +398,13 @@ static void refuse(gr_worker *self, uint64_t route, int error, const char *text,
 
 static void on_request(gr_worker *self, const gr_envelope *request, gr_msg **msg, int64_t now_ms)
 {
+    if (self->state != UP)
+        return; /* of an older registration: nobody waits for the answer */
     if (find(self, request->route) != NULL || request->route == 0) {
         self->stats.malformed++;
         return;
     }
-    if (HASH_COUNT(self->calls) >= self->options.credit + SPARE_CREDIT) {
+    if (HASH_COUNT(self->calls) >= present_credit(self) + SPARE_CREDIT) {
         refuse(self, request->route, GR_EEXHAUSTED, "the worker has more calls than it takes",
                now_ms);
         return;
@@ -387,6 +419,7 @@ static void on_request(gr_worker *self, const gr_envelope *request, gr_msg **msg
         return;
     }
     self->stats.requests++;
+    announce_credit(self, now_ms);
     emit(self, (gr_worker_event){
                    .type = GR_WORKER_REQUEST,
                    .route = request->route,
@@ -433,9 +466,13 @@ static void on_bye(gr_worker *self, const gr_envelope *bye, int64_t now_ms)
         finish_drain(self);
         return;
     }
-    enum state before = self->state;
+    if (self->state == GREETING && !self->draining) {
+        if (self->beaten)
+            send_ready(self, now_ms); /* it has not taken the first one */
+        return;                       /* otherwise it answers what we said before */
+    }
     lose_broker(self);
-    if (before == UP && !self->draining)
+    if (!self->draining)
         send_ready(self, now_ms); /* it has forgotten us; had it left, the connection would end */
 }
 
@@ -454,6 +491,10 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
 {
     gr_worker *self = engine;
     gr_envelope envelope;
+    if (self->state == DOWN) { /* left over from a connection that has ended */
+        gr_msg_destroy(msg);
+        return;
+    }
     self->pulse.heard_ms = now_ms;
     if (gr_dialect_gh1.parse(*msg, 0, &envelope) < 0) {
         self->stats.malformed++;
@@ -488,18 +529,21 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
     gr_msg_destroy(msg);
 }
 
-/* A plain call has a deadline. A stream has none, but must move: its reader says how long it waits
- * for an item, and a reader that is gone gives no credit. */
+/* A plain call has a deadline, which the broker keeps as well. A stream has none, but must move: its
+ * reader says how long it waits for an item, and a reader that is gone gives no credit. */
 static void expire_calls(gr_worker *self, int64_t now_ms)
 {
     gr_due *due;
     while ((due = gr_heap_first(&self->heap)) != NULL && due->at_ms <= now_ms) {
         struct call *call = GR_HEAP_ENTRY(due, struct call, due);
         int64_t limit_ms = call->active_ms + self->options.idle_ms;
-        if (call->streaming && limit_ms > now_ms)
+        if (call->streaming && limit_ms > now_ms) {
             gr_heap_set(&self->heap, due, limit_ms);
-        else
-            cancel_call(self, call, GR_EDEADLINE);
+            continue;
+        }
+        if (call->streaming)
+            refuse(self, call->route, GR_EDEADLINE, "the stream has not moved for too long", now_ms);
+        cancel_call(self, call, GR_EDEADLINE);
     }
 }
 
@@ -531,6 +575,7 @@ static void tick(void *engine, int64_t now_ms)
     if (gr_pulse_should_beat(&self->pulse, now_ms)) {
         gr_envelope beat = {.type = GR_HEARTBEAT};
         send_envelope(self, &beat, NULL, now_ms);
+        self->beaten = true;
     }
 }
 

@@ -79,6 +79,10 @@ void gr_worker_flush(gr_worker *self, uint64_t route, int64_t now_ms);
 /* Ends a stream. Returns as gr_worker_reply(). */
 int gr_worker_end(gr_worker *self, uint64_t route, int64_t now_ms);
 
+/* So many of the running calls wait for calls of their own now. They do not count as far as the
+ * credit goes: a worker with a credit of 1 may be called by those that it calls. */
+void gr_worker_nested(gr_worker *self, uint32_t count, int64_t now_ms);
+
 /* Asks the broker for no more requests; DRAINED comes when the running ones have ended. */
 void gr_worker_drain(gr_worker *self, int64_t now_ms);
 

@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "host/state.h"
+#include "host/terminal.h"
 
 #define VERSION "gaterpc-host 0.1.0"
 
@@ -110,10 +111,12 @@ static void on_signal(int number)
     for (int i = 0; i < 3; i++)
         if (signal_list[i] == number)
             signals.pending[i] = 1;
-    if (number == SIGINT && signals.interactive)
+    if (number == SIGINT && signals.interactive) {
         gr_state_interrupt();
-    else if (number != SIGHUP && signals.asked++ > 0)
+    } else if (number != SIGHUP && signals.asked++ > 0) {
+        gr_terminal_restore();
         _exit(128 + number);
+    }
     uv_async_send(&signals.async);
 }
 
@@ -126,6 +129,8 @@ static void deliver(uv_async_t *async)
         if (!signals.pending[i])
             continue;
         signals.pending[i] = 0;
+        if (signal_list[i] == SIGINT && signals.interactive && !gr_state_take_interrupt())
+            continue; /* it has stopped a function that ran */
         gr_loop_enter(state->loop);
         if (!gr_state_push_dispatcher(state))
             continue;

@@ -117,10 +117,11 @@ static int call_from_luv(lua_State *L, int nargs, int nresults, int flags)
 
 /* --- interrupts -------------------------------------------------------------------------- */
 
+/* What runs outside of coroutines is our own dispatcher, which must not fail. */
 static void on_count(lua_State *L, lua_Debug *ar)
 {
     (void)ar;
-    if (!interrupted)
+    if (!interrupted || L == gr_state_of(L)->L)
         return;
     interrupted = 0;
     luaL_error(L, "interrupted!");
@@ -135,6 +136,13 @@ void gr_state_allow_interrupts(gr_state *self)
 void gr_state_interrupt(void)
 {
     interrupted = 1;
+}
+
+bool gr_state_take_interrupt(void)
+{
+    bool taken = interrupted;
+    interrupted = 0;
+    return taken;
 }
 
 /* --- where the Lua files are ------------------------------------------------------------- */

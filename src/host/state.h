@@ -50,4 +50,7 @@ void gr_state_allow_interrupts(gr_state *self);
 /* Signal handlers may call it. */
 void gr_state_interrupt(void);
 
+/* Takes the interrupt back, when no function ran that it could hit: true for whoever comes first. */
+bool gr_state_take_interrupt(void);
+
 #endif

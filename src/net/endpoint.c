@@ -129,6 +129,8 @@ static bool has_input(gr_endpoint *self)
 {
     if (self->ops->events(self->engine) >= MAX_EVENTS)
         return false; /* the owner is to take some first */
+    if (self->link != NULL) /* which wakes us when its queue was empty, not for what we left in it */
+        return gr_link_readable(self->link);
     return self->sock != NULL && gr_sock_readable(self->sock);
 }
 
@@ -144,7 +146,7 @@ bool gr_endpoint_pump(gr_endpoint *self, int64_t now_ms)
     return events;
 }
 
-bool gr_endpoint_settle(gr_endpoint *self)
+void gr_endpoint_settle(gr_endpoint *self)
 {
     pthread_mutex_lock(&self->mutex);
     flush(self);
@@ -161,7 +163,6 @@ bool gr_endpoint_settle(gr_endpoint *self)
     self->due_ms = due_ms;
     self->touched = false;
     self->want = self->want || more;
-    return more;
 }
 
 bool gr_endpoint_stand_in(gr_endpoint *self, int64_t now_ms)

@@ -70,8 +70,8 @@ struct gr_loop {
 /* endpoint.c: one turn each. Receive what is there; true when the engine has events. */
 bool gr_endpoint_pump(gr_endpoint *self, int64_t now_ms);
 
-/* Send what is to be sent; true when the loop must not block because there is more to receive. */
-bool gr_endpoint_settle(gr_endpoint *self);
+/* Send what is to be sent; it wants a turn when there is more to receive. */
+void gr_endpoint_settle(gr_endpoint *self);
 
 /* The same on the guard's thread, when the loop's is busy; true when the loop must be woken. */
 bool gr_endpoint_stand_in(gr_endpoint *self, int64_t now_ms);

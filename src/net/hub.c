@@ -297,6 +297,14 @@ gr_msg *gr_link_recv(gr_link *self)
     return msg;
 }
 
+bool gr_link_readable(gr_link *self)
+{
+    pthread_mutex_lock(&self->mutex);
+    bool readable = self->hub == NULL || self->queue.len > 0;
+    pthread_mutex_unlock(&self->mutex);
+    return readable;
+}
+
 bool gr_link_is_over(gr_link *self)
 {
     pthread_mutex_lock(&self->mutex);

@@ -65,6 +65,9 @@ int gr_link_send(gr_link *self, gr_msg **msg);
 /* The next message, or NULL. */
 gr_msg *gr_link_recv(gr_link *self);
 
+/* True when there is a message, or the news that the hub has gone. */
+bool gr_link_readable(gr_link *self);
+
 /* True when the hub has gone and everything was received. */
 bool gr_link_is_over(gr_link *self);
 

@@ -43,8 +43,9 @@ static bool settle(gr_loop *self)
     int64_t due_ms = GR_NEVER;
     DL_FOREACH(self->endpoints, endpoint)
     {
-        if (endpoint->touched && gr_endpoint_settle(endpoint))
-            more = true;
+        if (endpoint->touched)
+            gr_endpoint_settle(endpoint);
+        more = more || endpoint->want; /* a new one too: its sockets wake nobody before a first read */
         if (endpoint->due_ms < due_ms)
             due_ms = endpoint->due_ms;
     }
@@ -69,6 +70,13 @@ static void on_prepare(uv_prepare_t *prepare)
     atomic_store(&self->busy_since_ms, 0);
 }
 
+static void tell_due(gr_loop *self)
+{
+    self->owner_due_ms = GR_NEVER;
+    uv_timer_stop(&self->owner_timer);
+    self->owner.due(self->owner.arg);
+}
+
 static void on_check(uv_check_t *check)
 {
     gr_loop *self = check->data;
@@ -77,6 +85,8 @@ static void on_check(uv_check_t *check)
         self->want_turn = false;
         self->owner.turn(self->owner.arg);
     }
+    if (self->owner_due_ms <= gr_clock_ms())
+        tell_due(self);
     self->cursor = self->endpoints; /* Lua may close any endpoint meanwhile */
     while (self->cursor != NULL) {
         gr_endpoint *endpoint = self->cursor;
@@ -98,9 +108,8 @@ static void on_async(uv_async_t *async)
 static void on_owner_timer(uv_timer_t *timer)
 {
     gr_loop *self = timer->data;
-    self->owner_due_ms = GR_NEVER;
     gr_loop_enter(self);
-    self->owner.due(self->owner.arg);
+    tell_due(self);
 }
 
 static void init_handles(gr_loop *self)
@@ -210,8 +219,13 @@ void gr_loop_set_timer(gr_loop *self, int64_t at_ms, bool keep)
         return;
     }
     int64_t wait_ms = at_ms - gr_clock_ms();
+    if (wait_ms <= 0) { /* libuv would run it in this round of timers, and one after it, for ever */
+        uv_timer_stop(&self->owner_timer);
+        self->want_turn = true;
+        return;
+    }
     uv_update_time(&self->uv);
-    uv_timer_start(&self->owner_timer, on_owner_timer, wait_ms > 0 ? (uint64_t)wait_ms : 0, 0);
+    uv_timer_start(&self->owner_timer, on_owner_timer, (uint64_t)wait_ms, 0);
 }
 
 void gr_loop_want_turn(gr_loop *self)

@@ -21,7 +21,8 @@
     X(GR_ITEM, 5)      /* worker -> broker -> client: some items of a stream */                    \
     X(GR_END, 6)       /* worker -> broker -> client: the stream is complete, the call ends */     \
     X(GR_ERROR, 7)     /* towards the client: the call ends; with id 0: to whom it concerns */     \
-    X(GR_CREDIT, 8)    /* client -> broker -> worker: so many more items */                        \
+    X(GR_CREDIT, 8)    /* client -> broker -> worker: so many more items;                          \
+                          worker -> broker: I take so many calls at once now */                    \
     X(GR_CANCEL, 9)    /* client -> broker -> worker: nobody wants the answer any more */          \
     X(GR_HEARTBEAT, 10) /* both ways, when there was nothing else to say */                        \
     X(GR_BYE, 11)      /* both ways: I am leaving, or: I do not know you */                        \
@@ -44,7 +45,8 @@ typedef struct gr_envelope {
     uint64_t route;       /* the broker's number for the call; 0 is no call */
     uint32_t deadline_ms; /* REQUEST: how long from now, 0 for no deadline; HELLO, READY: how often
                              the sender beats, 0 for never */
-    uint32_t credit;      /* REQUEST, CREDIT: items the client takes; READY: calls at once */
+    uint32_t credit;      /* REQUEST, CREDIT: items the client takes; READY, a worker's CREDIT:
+                             calls at once */
     uint32_t window;      /* REQUEST, CREDIT: bytes of items the client takes; HELLO, READY: the
                              sender's liveness, how many beats it may miss */
     uint32_t split;       /* REQUEST: where kwargs begin in the payload; ITEM: the number of the first item */

@@ -1,0 +1,111 @@
+local process = require "support.process"
+local uv = require "luv"
+
+---Runs an example and returns what it has printed.
+local function output_of(file, ...)
+  local host = process.host("examples/" .. file, { args = { ... } })
+  local code = host:wait_exit(10)
+  assert.equal(0, code, host.err)
+  return host.out
+end
+
+-- Broker and service in processes of their own, and both addresses.
+local function start_kv()
+  local front, back = process.ipc "front", process.ipc "back"
+  local broker = process.host("examples/broker.lua", { args = { front, back } })
+  local service = process.host("examples/service.lua", { args = { back } })
+  service:wait_log "SRkv is registered"
+  return broker, service, front
+end
+
+local function end_well(...)
+  for _, each in ipairs { ... } do
+    each:kill "sigterm"
+    assert.equal(0, each:wait_exit())
+  end
+end
+
+local expected = {}
+
+expected["quickstart.lua"] = function(file)
+  local lines = {}
+  for line in output_of(file):gmatch "[^\n]+" do lines[#lines + 1] = line end
+  local methods = table.move(lines, 9, #lines, 1, {}) -- in any order
+  table.sort(methods)
+  assert.same({
+    "a call:    \thello, world", "a stream:  \t1", "a stream:  \t4", "a stream:  \t9", "a stream:  \t16",
+    "a stream:  \t25", "an error:  \tINVALID_ARGUMENT: this one always fails [Greeter.broken]",
+    "its methods:" }, table.move(lines, 1, 8, 1, {}))
+  assert.same({ "\tbroken()\t",
+    "\tget_interfaces()\tThe methods of this worker: name -> { doc, signature, idempotent, stream }.",
+    "\thello(name)\tSay hello to somebody.", "\tsquares(n)\tStream the squares of 1 .. n, one reply each." },
+    methods)
+end
+
+expected["client.lua"] = function(file)
+  local broker, service, front = start_kv()
+  assert.equal([[
+replaced	nil
+replaced	2
+the default service	three
+item	0
+item	1
+item	2
+keyword arguments	now at 12
+nothing there	nil	nil
+no such method	nil	NOT_FOUND
+the broker itself	true
+]], output_of(file, front))
+  end_well(service, broker)
+end
+
+-- These two are run with client.lua; alone they serve until somebody ends them.
+expected["service.lua"] = function()
+  local _, service = start_kv()
+  end_well(service)
+end
+expected["broker.lua"] = function()
+  local broker = start_kv()
+  end_well(broker)
+end
+
+expected["stream.lua"] = function(file)
+  assert.equal("0\n1\n1\n2\n3\n5\n8\n13\n21\n34\nthe method was closed\n", output_of(file))
+end
+
+expected["nested.lua"] = function(file)
+  local text = output_of(file):gsub("%d+ s left", "some s left")
+  assert.equal("3 bottles, some s left\n2 bottles, some s left\n1 bottle, some s left\n", text)
+end
+
+expected["luv.lua"] = function(file)
+  assert.equal("#!/USR/BIN/ENV GATERPC-HOS\n", output_of(file))
+end
+
+expected["tasks.lua"] = function(file)
+  assert.equal([[
+spawn	3
+all	a	b	c
+race	2	quick
+timeout	false	DEADLINE_EXCEEDED: it took longer than 0.01 s
+closed
+cancel	true
+]], output_of(file))
+end
+
+describe("the examples", function()
+  after_each(process.finish)
+
+  for file in uv.fs_scandir_next, assert(uv.fs_scandir "examples") do
+    it(("%s does what it says"):format(file), function()
+      assert.is_function(expected[file], "no expectation is listed for it")
+      expected[file](file)
+    end)
+
+    it(("%s has fewer than 40 lines"):format(file), function()
+      local count = 0
+      for _ in io.lines("examples/" .. file) do count = count + 1 end
+      assert.is_true(count < 40)
+    end)
+  end
+end)
