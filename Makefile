@@ -24,7 +24,8 @@ endif
 sources := $(wildcard src/*/*.c)
 objects := $(sources:src/%.c=$(BUILD)/%.o)
 
-all: $(HOST) ## build the host (SANITIZE=address,undefined or thread: into a tree of its own)
+all: host $(BUILD)/spec/engine.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
+host: $(HOST) ## build the host only
 
 $(HOST): $(objects)
 	$(CC) $(ldflags) $(CFLAGS) -o $@ $^ $(libs)
@@ -39,8 +40,6 @@ $(BUILD)/%.o: src/%.c
 engine_module  := $(BUILD)/spec/engine.so
 engine_sources := $(wildcard src/base/*.c src/wire/*.c src/engine/*.c) spec/support/engine.c
 engine_objects := $(engine_sources:%.c=$(BUILD)/spec/%.o)
-
-all: $(engine_module)
 
 $(engine_module): $(engine_objects)
 	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
@@ -73,7 +72,43 @@ build-fuzz/%.o: %.c
 -include $(engine_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
 # --- end of spec modules
 
+# Specs: all, or ONLY=name for spec/name_spec.lua or spec/system/name_spec.lua, or a folder. "unit" is
+# everything but spec/system; "threads" what has threads of ours in one process.
+ONLY    ?= all
+unit    := $(wildcard spec/*_spec.lua)
+threads := $(wildcard $(addprefix spec/,$(addsuffix _spec.lua,task system/embedded)))
+specs    = $(if $(filter all,$(ONLY)),spec,$(if $(filter unit threads,$(ONLY)),$($(ONLY)),\
+           $(wildcard $(foreach name,$(ONLY),spec/$(name)_spec.lua spec/system/$(name)_spec.lua spec/$(name)))))
+
+check: host $(engine_module) ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
+	$(if $(SANITIZE),GATERPC_SLOW=6) ASAN_OPTIONS=abort_on_error=0:detect_stack_use_after_return=0 \
+	LSAN_OPTIONS=suppressions=spec/support/lsan.supp:print_suppressions=0 \
+	TSAN_OPTIONS=suppressions=$(CURDIR)/spec/support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1 \
+	$(HOST) spec/run.lua $(specs)
+
+lint: ## luacheck, clang-format, and the warnings of gcc and clang as errors
+	luacheck -q lua spec examples scripts
+	clang-format --dry-run -Werror $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
+	$(foreach source,$(sources),gcc $(filter-out -flto% -MMD -MP,$(cflags)) -Werror -fsyntax-only $(source) &&) true
+	$(foreach source,$(sources),clang $(filter-out -flto% -MMD -MP,$(cflags)) -Werror -fsyntax-only $(source) &&) true
+
+format: ## clang-format over all C files
+	clang-format -i $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
+
+bench: host ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROUNDS=3]
+	@mkdir -p build
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
+	@$(HOST) scripts/bench/bench.lua build/bare $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
+
+install: host ## install the host and its Lua files: [PREFIX=/usr/local] [DESTDIR=]
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gaterpc/lua/gaterpc
+	install -m 755 $(HOST) $(DESTDIR)$(PREFIX)/bin/gaterpc-host
+	install -m 644 $(wildcard lua/gaterpc/*.lua) $(DESTDIR)$(PREFIX)/share/gaterpc/lua/gaterpc
+
 clean: ## remove everything that was built
 	rm -rf build build-*
 
-.PHONY: all clean fuzz
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+
+.PHONY: all host check lint format bench install clean help fuzz

@@ -37,8 +37,8 @@ local function new_world(seed, strict)
   }
   engine.at(0)
   world.broker = assert(engine.broker {
-    instance = seed, heartbeat_ms = HEARTBEAT_MS, liveness = LIVENESS, idle_ms = IDLE_MS, queue_len = QUEUE_LEN,
-    max_calls = MAX_CALLS })
+    instance = seed, heartbeat_ms = HEARTBEAT_MS, liveness = LIVENESS, idle_ms = IDLE_MS,
+    queue_len = QUEUE_LEN, max_calls = MAX_CALLS })
   for i = 1, PEERS do
     local kind = i % 5 == 0 and "local_" or ""
     local c = { via = kind .. "front", id = "p" .. i, is_local = kind ~= "", open = {}, ids = {}, dups = {},
@@ -120,8 +120,8 @@ local function on_end(world, c, message)
     return
   end
   if not call then
-    check(not world.strict and c.given_up[message.id], "%s %s hears %s for %d, which is not open (%s)", c.via, c.id,
-      message.type, message.id, message.text)
+    check(not world.strict and c.given_up[message.id], "%s %s hears %s for %d, which is not open (%s)",
+      c.via, c.id, message.type, message.id, message.text)
     c.given_up[message.id] = nil
     return
   end
@@ -140,7 +140,7 @@ local function on_end(world, c, message)
       check(code == "RESOURCE_EXHAUSTED", "a call ended with %s", code)
     end
   elseif not call.gate then
-    check(message.payload == call.payload or message.trace == call.payload, "an answer reached the wrong call")
+    check(message.payload == call.payload or message.trace == call.payload, "the wrong call was answered")
     check(message.split == call.items or message.type ~= "END", "an end with a wrong number")
   end
   world.answered = world.answered + 1
@@ -178,7 +178,7 @@ function hears.REQUEST(world, w, message)
     if call.unsure then
       world.redispatched = world.redispatched + 1
     elseif call.attempts == 0 then
-      check(call.serial > (world.dispatched[w.service] or 0), "service %s is not first in, first out", w.service)
+      check(call.serial > (world.dispatched[w.service] or 0), "%s is not first in, first out", w.service)
       world.dispatched[w.service] = call.serial
     else
       check(call.method == "again", "a call of a method that is not idempotent is given away again")
@@ -202,14 +202,14 @@ function hears.CANCEL(world, w, message)
   check(run or not world.strict, "%s hears of the end of a call that it does not have", w.id)
   if not run then return end
   local call = run.call
-  check(not world.strict or not is_open(world, call) or world.now >= math.min(call.deadline, call.moved + IDLE_MS),
-    "a call is cancelled that is not over")
+  local is_over = not is_open(world, call) or world.now >= math.min(call.deadline, call.moved + IDLE_MS)
+  check(is_over or not world.strict, "a call is cancelled that is not over")
   call.worker = nil
   w.running[message.route], w.count = nil, w.count - 1
 end
 
 function hears.CREDIT(world, w, message)
-  check(w.running[message.route] or not world.strict, "%s hears of credit for a call that it does not have", w.id)
+  check(w.running[message.route] or not world.strict, "%s hears of credit for no call", w.id)
 end
 
 function hears.READY(world, w)
@@ -403,8 +403,9 @@ function client_steps.request(world, c)
     c.dups[id] = (c.dups[id] or 0) + 1
   else
     local call = {
-      client = c, id = id, service = service, method = method, payload = payload, gate = gate, serial = world.serial,
-      deadline = deadline_ms > 0 and world.now + deadline_ms or NEVER, attempts = 0, items = 0, moved = NEVER - IDLE_MS,
+      client = c, id = id, service = service, method = method, payload = payload, gate = gate,
+      serial = world.serial, deadline = deadline_ms > 0 and world.now + deadline_ms or NEVER,
+      attempts = 0, items = 0, moved = NEVER - IDLE_MS,
     }
     c.open[id], world.calls[payload] = call, call
     world.open, world.asked = world.open + 1, world.asked + 1
@@ -562,7 +563,7 @@ local function finish(world)
     pump(world)
   end
   for _, call in pairs(world.calls) do
-    check(call.deadline == NEVER and call.items == 0, "%s is open after its time, %d items came", call.payload, call.items)
+    check(call.deadline == NEVER and call.items == 0, "%s is open after its time", call.payload)
   end
   for _, w in ipairs(world.workers) do
     if w.role then worker_steps.bye(world, w) end
@@ -570,8 +571,8 @@ local function finish(world)
   pump(world)
   check(world.open == 0, "%d calls were not answered", world.open)
   local stats = world.broker:stats()
-  check(stats.calls == 0 and stats.waiting == 0 and stats.workers == 0, "%d calls, %d waiting, %d workers are left",
-    stats.calls, stats.waiting, stats.workers)
+  check(stats.calls == 0 and stats.waiting == 0 and stats.workers == 0,
+    "%d calls, %d waiting, %d workers are left", stats.calls, stats.waiting, stats.workers)
   for _, c in ipairs(world.clients) do
     if c.role then
       say(world, c, { type = "BYE" })
@@ -594,7 +595,8 @@ local function run(strict)
     end
     finish(world)
   end, function(text)
-    return ("%s\nin step %d of the run with GATERPC_SEED=%d\n%s"):format(text, world.step, seed, debug.traceback())
+    local where = ("in step %d of the run with GATERPC_SEED=%d"):format(world.step, seed)
+    return ("%s\n%s\n%s"):format(text, where, debug.traceback())
   end)
   if not ok then error(err, 0) end
   return world

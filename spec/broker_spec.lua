@@ -140,7 +140,8 @@ describe("broker, registration", function()
 
   it("takes a description of 4096 bytes, and fields that it does not know", function()
     bench:worker("w", "S", { payload = about {
-      description = ("x"):rep(4096), more = { 1, { 2 } }, methods = { run = { doc = { "x" }, idempotent = false } } } })
+      description = ("x"):rep(4096), more = { 1, { 2 } },
+      methods = { run = { doc = { "x" }, idempotent = false } } } })
   end)
 
   it("refuses more than 4096 methods", function()
@@ -323,7 +324,8 @@ describe("broker, requests", function()
     c:request(2, "S")
     local first, second = w:hear "REQUEST", w:hear "REQUEST"
     assert.equal(("a"):rep(20000), first.payload)
-    w:say { type = "ERROR", route = second.route, status = 9, payload = engine.put_exception("E", "text", "") }
+    local failed = engine.put_exception("E", "text", "")
+    w:say { type = "ERROR", route = second.route, status = 9, payload = failed }
     w:say { type = "REPLY", route = first.route, payload = ("r"):rep(20000) }
     local failure = c:hear "ERROR"
     assert.same({ 2, "INTERNAL", "E", "text" }, { failure.id, failure.code, failure.class, failure.text })
@@ -781,7 +783,8 @@ describe("broker, answers", function()
   it("with a route that never was are dropped and counted", function()
     c:request(1, "S")
     local request = w:hear "REQUEST"
-    for i, route in ipairs { 0, 1, request.route + 1, request.route + (1 << 32), request.route & 0xffffffff, -1 } do
+    local good = request.route
+    for i, route in ipairs { 0, 1, good + 1, good + (1 << 32), good & 0xffffffff, -1 } do
       w:say { type = "REPLY", route = route }
       assert.equal(i, bench:stats().late)
     end
@@ -865,7 +868,8 @@ describe("broker, a worker that goes away", function()
     for i = 1, 3 do
       engine.at(i * 100)
       local request = workers[i]:hear "REQUEST"
-      assert.same({ 1, "args", 4, 5, 6 }, { request.id, request.payload, request.split, request.credit, request.window })
+      assert.same({ 1, "args", 4, 5, 6 },
+        { request.id, request.payload, request.split, request.credit, request.window })
       assert.equal(i == 1 and 1000 or 1000 - i * 100 + 100, request.deadline_ms)
       last = request
       lose(workers[i])
@@ -1027,7 +1031,8 @@ end)
 
 describe("broker, drain of a worker", function()
   it("gives it no more requests; what runs is answered", function()
-    local w, x, c = bench:worker("w", "S", { credit = 2 }), bench:worker("x", "S", { credit = 9 }), bench:client "c"
+    local w, x = bench:worker("w", "S", { credit = 2 }), bench:worker("x", "S", { credit = 9 })
+    local c = bench:client "c"
     c:request(1, "S")
     local running = w:hear "REQUEST"
     w:say { type = "BYE", flags = DRAIN }
@@ -1228,7 +1233,8 @@ describe("broker, heartbeats", function()
     c:say { type = "HELLO", deadline_ms = 100, window = 2 }
     local says = {
       { type = "HEARTBEAT" }, { type = "REQUEST", id = 1, service = "S", method = "run" },
-      { type = "CREDIT", id = 1 }, { type = "CANCEL", id = 1 }, { type = "CANCEL", id = 2 }, { type = "CHUNK" },
+      { type = "CREDIT", id = 1 }, { type = "CANCEL", id = 1 }, { type = "CANCEL", id = 2 },
+      { type = "CHUNK" },
       { type = "HELLO", deadline_ms = 100, window = 2 },
     }
     for i, envelope in ipairs(says) do
@@ -1673,6 +1679,18 @@ describe("broker, a peer that does not read", function()
     assert.equal("HELLO", c:types())
     assert.equal("HELLO", e:types())
     assert.equal("", d:types())
+  end)
+
+  it("leaves no memory behind when it has caught up and goes", function() -- for the sanitizers
+    open()
+    reply(1, "a")
+    bench:pump()
+    bench.stalled = {}
+    bench:tick(5)
+    assert.equal("a", payloads(c:take()))
+    c:say { type = "BYE" }
+    assert.equal("", c:types())
+    assert.equal(1, bench:stats().peers)
   end)
 
   it("is forgotten when it turns out to be unreachable", function()

@@ -356,7 +356,7 @@ describe("client, without a broker", function()
     assert_failed("UNAVAILABLE", id)
   end)
 
-  it("fails calls when a connection is made, but nobody answers; the worker is told to forget them", function()
+  it("fails calls when somebody is there, but says nothing; a broker is told to forget them", function()
     local id = call()
     engine.at(500)
     c:connected()
@@ -740,7 +740,7 @@ describe("client, what makes no sense", function()
   end)
 
   it("is ignored when it is a message for somebody else, or for nobody", function()
-    for _, type in ipairs { "READY", "REQUEST", "CREDIT", "CANCEL", "CHUNK", "HEARTBEAT" } do hear { type = type } end
+    for type in ("READY REQUEST CREDIT CANCEL CHUNK HEARTBEAT"):gmatch "%u+" do hear { type = type } end
     hear { type = "ERROR", id = 0, status = 6, payload = engine.put_exception("E", "", "") }
     assert.equal("", (happened()))
     assert.equal("", (said()))

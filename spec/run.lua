@@ -27,7 +27,7 @@ local function limited(run, element)
     debug.sethook(function()
       if core.now() > deadline + 1 then error(text, 2) end
     end, "", 1000000)
-    local guard <close> = setmetatable({}, { __close = function()
+    local _ <close> = setmetatable({}, { __close = function()
       task.drop_timer(timer)
       debug.sethook()
     end })
@@ -48,6 +48,6 @@ os.exit = function(code) -- luacheck: ignore 122
   finished:await()
 end
 
-if #arg == 0 then arg[1] = "spec" end
+if #arg == 0 then rawset(arg, 1, "spec") end
 require "busted.runner" { standalone = false, output = "utfTerminal", shuffle = true }
 core.exit(0)

@@ -582,6 +582,91 @@ describe("worker, streams", function()
   end)
 end)
 
+describe("worker, calls that wait for calls of their own", function()
+  ---The credit that the worker has announced since the last time.
+  local function announced()
+    local credits = {}
+    for i, out in ipairs(select(2, said())) do
+      assert.equal("CREDIT", out.type)
+      assert.equal(0, out.route)
+      credits[i] = out.credit
+    end
+    return table.unpack(credits)
+  end
+
+  it("do not count: the broker hears of more credit", function()
+    start { credit = 1 }
+    request(1)
+    assert.is_nil(announced())
+    w:nested(1)
+    w:nested(1)
+    assert.same({ 2 }, { announced() })
+    request(2)
+    w:nested(2)
+    assert.same({ 3 }, { announced() })
+    w:nested(1)
+    assert.same({ 2 }, { announced() })
+    w:nested(0)
+    assert.same({ 1 }, { announced() })
+  end)
+
+  it("are told of only when the broker takes the worker to be full", function()
+    start { credit = 3 }
+    request(1)
+    request(2)
+    w:nested(2)
+    assert.is_nil(announced())
+    request(3)
+    assert.same({ 5 }, { announced() })
+    request(4)
+    assert.is_nil(announced())
+  end)
+
+  it("are not told of without a connection, nor when the worker drains", function()
+    start { credit = 1 }
+    request(1)
+    w:disconnected()
+    w:nested(1)
+    assert.is_nil(announced())
+    w:connected()
+    assert.equal(1, select(2, said())[1].credit)
+    hear { type = "READY" }
+    request(2)
+    assert.same({ 2 }, { announced() }) -- the old ones wait still
+    w:drain()
+    assert.equal("BYE", (said()))
+    w:nested(0)
+    assert.is_nil(announced())
+  end)
+
+  it("raise the credit to 65536 at most, and do not lower one that is above", function()
+    start { credit = 1 }
+    request(1)
+    w:nested(70000)
+    assert.same({ 65536 }, { announced() })
+    start { credit = 70000 }
+    w:nested(5)
+    w:nested(0)
+    assert.is_nil(announced())
+  end)
+
+  it("do not let a request be refused that was under way when they went on", function()
+    start { credit = 1 }
+    for route = 1, 40 do
+      request(route)
+      w:nested(route)
+    end
+    said()
+    w:nested(0)
+    assert.same({ 1 }, { announced() })
+    request(41)
+    assert.equal("", (said()))
+    assert.equal(41, w:stats().open)
+    for route = 42, 60 do request(route) end
+    assert.equal("ERROR ERROR ERROR", (said()))
+  end)
+end)
+
 describe("worker, heartbeats", function()
   it("are sent when nothing else was", function()
     start { heartbeat_ms = 1000 }
@@ -637,9 +722,9 @@ describe("worker, heartbeats", function()
   it("may be any message, even one that cannot be read", function()
     start(nil, { deadline_ms = 200, window = 2 })
     local says = {
-      function() hear { type = "HEARTBEAT" } end, function() request(7) end, function() w:receive("garbage") end,
-      function() hear { type = "CREDIT" } end, function() hear { type = "CANCEL" } end,
-      function() hear { type = "HELLO" } end,
+      function() hear { type = "HEARTBEAT" } end, function() request(7) end,
+      function() w:receive("garbage") end, function() hear { type = "CREDIT" } end,
+      function() hear { type = "CANCEL" } end, function() hear { type = "HELLO" } end,
     }
     for i, say in ipairs(says) do
       tick(i * 399)
@@ -781,7 +866,7 @@ describe("worker, what makes no sense", function()
   end)
 
   it("is ignored when it is a message for somebody else", function()
-    for _, type in ipairs { "HELLO", "REPLY", "ITEM", "END", "CHUNK", "HEARTBEAT" } do hear { type = type } end
+    for type in ("HELLO REPLY ITEM END CHUNK HEARTBEAT"):gmatch "%u+" do hear { type = type } end
     assert.equal("", (happened()))
     assert.equal("", (said()))
     assert.equal(0, w:stats().malformed)

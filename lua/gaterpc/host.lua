@@ -111,15 +111,17 @@ task.on("start", function(request)
   task.resume(main_job, main, request)
 end)
 
+local numbers = { sighup = 1, sigint = 2, sigterm = 15 }
+
 task.on("signal", function(name)
-  if name == "sighup" then return end
+  if name == "sighup" and not interactive then return end -- at the prompt it means that nobody is there
   if interactive then
     local repl = require "gaterpc.repl"
     if name == "sigint" and repl.interrupt() then return end
     repl.close()
   end
   if serving() and not draining then return drain() end
-  core.exit(128 + (name == "sigint" and 2 or 15))
+  core.exit(128 + numbers[name])
 end)
 
 -- Nothing can happen any more, but the script has not come to its end.

@@ -131,7 +131,10 @@ local function complain(err, prefix)
   local lines = { (prefix or "") .. text_of(err) }
   for _, frame in ipairs(frames or {}) do lines[#lines + 1] = "  " .. pretty.safe(frame, true) end
   if errors.is(err) and type(err.traceback) == "string" then
-    for line in err.traceback:gmatch "[^\n]+" do lines[#lines + 1] = "  " .. pretty.safe(line, true) end
+    local traceback = err.traceback
+    local _, message_end = traceback:find(tostring(err.message), 1, true) -- we have said it already
+    if message_end then traceback = traceback:sub(message_end + 1) end
+    for line in traceback:gmatch "[^\n]+" do lines[#lines + 1] = "  " .. pretty.safe(line, true) end
   end
   io.stdout:flush()
   io.stderr:write(table.concat(lines, "\n"), "\n")
@@ -171,6 +174,7 @@ end
 
 local function ask(self)
   if self ~= session then return end -- it was closed meanwhile
+  io.stdout:flush()
   return self.ask(self.lines[1] and prompt_of("_PROMPT2", ">> ") or prompt_of("_PROMPT", "> "))
 end
 
@@ -251,7 +255,7 @@ local function read_pipe(self)
       return on_line(self, text:sub(first, last - 1))
     end
     if ended then
-      if poll then poll:close() end
+      if poll then poll = poll:close() end
       local rest = text:sub(at)
       text, at = "", 1
       return on_line(self, rest ~= "" and rest or nil)

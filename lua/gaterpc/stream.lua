@@ -29,7 +29,7 @@ local function loops_close()
   local closable = setmetatable({}, { __close = function() was_closed = true end })
   local function each(_, last) return not last and 1 or nil end
   local captured
-  for i in each, nil, nil, closable do
+  for i in each, nil, nil, closable do -- luacheck: ignore 512
     captured = function() return i end
     break
   end
@@ -117,7 +117,9 @@ local function account(self, count, bytes)
   self.read_items = self.read_items + count
   self.read_bytes = self.read_bytes + bytes
   local client = self.client
-  if not self.ended and (self.read_items * 2 >= client.settings.window_items or self.read_bytes * 2 >= client.settings.window_bytes) then
+  local limits = client.settings
+  if self.ended then return end
+  if self.read_items * 2 >= limits.window_items or self.read_bytes * 2 >= limits.window_bytes then
     client.core:credit(self.id, self.read_items, self.read_bytes)
     self.read_items, self.read_bytes = 0, 0
   end

@@ -555,7 +555,7 @@ end
 -- Waits until a task has ended for which `enough` is true, and returns it, or until all have ended.
 -- Whoever leaves early cancels the rest.
 local function watch(tasks, enough)
-  local guard <close> = setmetatable({}, { __close = function() cancel_all(tasks) end })
+  local _ <close> = setmetatable({}, { __close = function() cancel_all(tasks) end })
   local signal, left = M.promise(), #tasks
   local function settled(each)
     left = left - 1
@@ -615,7 +615,7 @@ function M.timeout(seconds, fn, ...)
   M.check_wait(2)
   local inner = M.spawn(fn, ...)
   inner.quiet = true
-  local guard <close> = setmetatable({}, { __close = function() inner:cancel() end })
+  local _ <close> = setmetatable({}, { __close = function() inner:cancel() end })
   local ok, err = pcall(inner.promise.await, inner.promise, seconds)
   if not inner.promise.outcome then
     if errors.is(err) and err.code == "DEADLINE_EXCEEDED" then

@@ -17,11 +17,14 @@ local function start(path, args)
   local rest = ""
   self.handle, self.pid = uv.spawn(path, { args = args, stdio = { nil, out, 2 } }, function(code)
     self.ended:resolve(code)
-    self.changed:resolve()
   end)
   assert(self.handle, self.pid)
   out:read_start(function(_, data)
-    if not data then return out:close() end
+    if not data then
+      out:close()
+      self.ended:await(10)
+      return self.changed:resolve()
+    end
     rest = rest .. data
     for line in rest:gmatch("([^\n]*)\n") do table.insert(self.lines, line) end
     rest = rest:match("[^\n]*$")
@@ -33,7 +36,10 @@ local function start(path, args)
 end
 
 local function line(process)
-  while #process.lines == 0 do process.changed:await(120) end
+  while #process.lines == 0 do
+    if process.ended:is_settled() then error "a process of the benchmark has failed" end
+    process.changed:await(120)
+  end
   return table.remove(process.lines, 1)
 end
 
@@ -60,8 +66,8 @@ local function run_ours(transport, ...)
   local worker = start(host, { dir .. "/worker.lua", back })
   line(worker)
   local args = { dir .. "/client.lua", front, ... }
-  table.insert(args, tostring(broker.pid))
-  table.insert(args, tostring(worker.pid))
+  table.insert(args, ("%d"):format(broker.pid))
+  table.insert(args, ("%d"):format(worker.pid))
   local client = start(host, args)
   local text = line(client)
   client.ended:await(30)

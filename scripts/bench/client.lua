@@ -23,7 +23,7 @@ local function cpu_ns(pids)
 end
 
 local function pids_from(first)
-  local pids = { tostring(require("luv").os_getpid()) }
+  local pids = { ("%d"):format(require("luv").os_getpid()) }
   for i = first, #arg do pids[#pids + 1] = arg[i] end
   return pids
 end

@@ -10,7 +10,7 @@
 #include "engine/client.h"
 
 #define CLIENT "gaterpc.core.client"
-#define ITEMS "gaterpc.core.items"
+#define ITEMS  "gaterpc.core.items"
 
 enum { KEEP_SCRATCH = 64 * 1024 };
 
@@ -18,7 +18,8 @@ struct box {
     gr_client *engine;
     gr_endpoint *endpoint;
     gr_buf scratch; /* a payload while it is packed */
-    gr_msg *current; /* of the event that is being turned into Lua values: an error must not lose it */
+    gr_msg
+        *current; /* of the event that is being turned into Lua values: an error must not lose it */
 };
 
 /* Items of a stream that came in one message, decoded one by one. */
@@ -113,7 +114,8 @@ static int m_call(lua_State *L)
         gr_buf_clear(&box->scratch);
     if (rc == GR_EINVAL)
         return gr_bind_fail(
-            L, rc, "a name of a service or method has 1 to 255 printable characters without spaces");
+            L, rc,
+            "a name of a service or method has 1 to 255 printable characters without spaces");
     if (rc == GR_EEXHAUSTED)
         return gr_bind_fail(L, rc, "this client has as many calls under way as it may");
     if (rc < 0)
@@ -148,7 +150,8 @@ static int m_cancel(lua_State *L) /* client:cancel(id); also after the end, also
 
 /* --- events ------------------------------------------------------------------------------ */
 
-/* [-0, +n] The texts of an exception, ["class", "message", "traceback"], as far as they are there. */
+/* [-0, +n] The texts of an exception, ["class", "message", "traceback"], as far as they are there.
+ */
 static int push_exception(lua_State *L, gr_slice exception)
 {
     gr_mp_reader reader = gr_mp_read(exception);
@@ -157,8 +160,7 @@ static int push_exception(lua_State *L, gr_slice exception)
         return 0;
     int pushed = 0;
     while (pushed < 3 && (uint32_t)pushed < array.as.count) {
-        if (gr_mp_next(&reader, &text) < 0 ||
-            (text.type != GR_MP_STR && text.type != GR_MP_BIN))
+        if (gr_mp_next(&reader, &text) < 0 || (text.type != GR_MP_STR && text.type != GR_MP_BIN))
             break;
         lua_pushlstring(L, (const char *)text.as.bytes.data, text.as.bytes.len);
         pushed++;
@@ -290,7 +292,8 @@ static int m_close(lua_State *L) /* closing twice is fine: also __gc and __close
     return 0;
 }
 
-static int m_stats(lua_State *L) /* client:stats() -> {calls =, late =, malformed =, open =, up =} */
+static int
+m_stats(lua_State *L) /* client:stats() -> {calls =, late =, malformed =, open =, up =} */
 {
     struct box *box = check_open(L);
     gr_client_stats stats;
@@ -315,8 +318,8 @@ static int m_stats(lua_State *L) /* client:stats() -> {calls =, late =, malforme
 void gr_bind_client(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"call", m_call}, {"credit", m_credit}, {"cancel", m_cancel}, {"next", m_next},
-        {"stats", m_stats}, {"close", m_close}, {NULL, NULL},
+        {"call", m_call},   {"credit", m_credit}, {"cancel", m_cancel}, {"next", m_next},
+        {"stats", m_stats}, {"close", m_close},   {NULL, NULL},
     };
     static const luaL_Reg items[] = {{"next", items_next}, {"close", items_close}, {NULL, NULL}};
     gr_bind_class(L, CLIENT, methods, m_close);

@@ -1,4 +1,5 @@
-/* bind_core.c - the module gaterpc.core: the loop, the log, and the classes of the other bindings. */
+/* bind_core.c - the module gaterpc.core: the loop, the log, and the classes of the other bindings.
+ */
 #include <unistd.h>
 
 #include "base/clock.h"

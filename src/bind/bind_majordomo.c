@@ -86,7 +86,8 @@ static uint64_t random_number(void)
     return number | 1;
 }
 
-static int f_majordomo(lua_State *L) /* core.majordomo(options, owner) -> majordomo | nil, code, text */
+static int
+f_majordomo(lua_State *L) /* core.majordomo(options, owner) -> majordomo | nil, code, text */
 {
     luaL_checktype(L, 1, LUA_TTABLE);
     gr_majordomo_options options = {
@@ -114,7 +115,8 @@ static int f_majordomo(lua_State *L) /* core.majordomo(options, owner) -> majord
     return rc < 0 ? gr_bind_fail(L, rc, NULL) : 1;
 }
 
-static int m_bind(lua_State *L) /* majordomo:bind("front" | "back", address) -> address | nil, code, text */
+static int
+m_bind(lua_State *L) /* majordomo:bind("front" | "back", address) -> address | nil, code, text */
 {
     static const char *const sides[] = {"front", "back", NULL};
     struct box *box = check_open(L);
@@ -170,11 +172,13 @@ static int m_stats(lua_State *L) /* majordomo:stats() -> table of counters */
         const char *name;
         uint64_t value;
     } fields[] = {
-        {"requests", stats.requests},   {"answers", stats.answers},   {"items", stats.items},
-        {"late", stats.late},           {"malformed", stats.malformed},
-        {"redispatch", stats.redispatch}, {"lost", stats.lost},       {"slow", stats.slow},
-        {"peers", stats.peers},         {"workers", stats.workers},   {"services", stats.services},
-        {"calls", stats.calls},         {"waiting", stats.waiting},
+        {"requests", stats.requests},   {"answers", stats.answers},
+        {"items", stats.items},         {"late", stats.late},
+        {"malformed", stats.malformed}, {"redispatch", stats.redispatch},
+        {"lost", stats.lost},           {"slow", stats.slow},
+        {"peers", stats.peers},         {"workers", stats.workers},
+        {"services", stats.services},   {"calls", stats.calls},
+        {"waiting", stats.waiting},
     };
     lua_createtable(L, 0, 13);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {

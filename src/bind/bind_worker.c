@@ -21,7 +21,7 @@ enum {
 struct box {
     gr_worker *engine;
     gr_endpoint *endpoint;
-    gr_buf scratch; /* a payload while it is packed */
+    gr_buf scratch;  /* a payload while it is packed */
     gr_msg *current; /* of the event that is being turned into Lua values */
     char *service;
     uint64_t item_route; /* the stream that had the last item, and when */
@@ -171,8 +171,9 @@ static void set_label(lua_State *L, const struct box *box, gr_slice method)
 
 static void refuse(struct box *box, uint64_t route, int error)
 {
-    const char *text = error == GR_EEXHAUSTED ? "the arguments are beyond the limits for values"
-                                              : "the arguments are not an array, or not valid msgpack";
+    const char *text = error == GR_EEXHAUSTED
+                           ? "the arguments are beyond the limits for values"
+                           : "the arguments are not an array, or not valid msgpack";
     gr_buf payload = {0};
     gr_worker *worker = gr_endpoint_lock(box->endpoint);
     if (gr_wire_put_exception(&payload, gr_slice_str(gr_err_code(error)), gr_slice_str(text),
@@ -301,7 +302,8 @@ static int m_drain(lua_State *L) /* worker:drain() */
     return 0;
 }
 
-static int m_nested(lua_State *L) /* worker:nested(count): so many calls wait for calls of their own */
+static int
+m_nested(lua_State *L) /* worker:nested(count): so many calls wait for calls of their own */
 {
     struct box *box = check_open(L);
     uint32_t count = (uint32_t)luaL_checkinteger(L, 2);
@@ -360,8 +362,8 @@ static int m_stats(lua_State *L)
 void gr_bind_worker(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"reply", m_reply}, {"fail", m_fail}, {"item", m_item},   {"flush", m_flush},
-        {"finish", m_finish}, {"next", m_next}, {"drain", m_drain}, {"label", m_label},
+        {"reply", m_reply},   {"fail", m_fail},   {"item", m_item},   {"flush", m_flush},
+        {"finish", m_finish}, {"next", m_next},   {"drain", m_drain}, {"label", m_label},
         {"nested", m_nested}, {"stats", m_stats}, {"close", m_close}, {NULL, NULL},
     };
     gr_bind_class(L, WORKER, methods, m_close);

@@ -146,7 +146,8 @@ static void forget_stalled(gr_broker *self, gr_peer *peer)
     gr_msg_queue_clear(&peer->backlog);
 }
 
-/* Messages to a removed peer may still be in outs, so it waits in the graveyard until they are gone. */
+/* Messages to a removed peer may still be in outs, so it waits in the graveyard until they are
+ * gone. */
 static void remove_peer(gr_broker *self, gr_peer *peer, int64_t now_ms)
 {
     if (peer->dead)
@@ -171,6 +172,7 @@ static void free_graveyard(gr_broker *self)
     gr_peer *peer;
     while ((peer = self->graveyard) != NULL) {
         self->graveyard = peer->next_dead;
+        gr_msg_queue_clear(&peer->backlog); /* also when it had caught up: the memory stays */
         free(peer);
     }
     self->last_out = NULL;
@@ -204,8 +206,7 @@ void gr_broker_destroy(gr_broker **broker)
     free(self->outs.items);
     gr_broker_free_calls(self);
     gr_broker_free_services(self);
-    HASH_ITER(hh, self->peers, peer, next)
-    {
+    HASH_ITER (hh, self->peers, peer, next) {
         HASH_DEL(self->peers, peer);
         gr_msg_queue_clear(&peer->backlog);
         free(peer);
@@ -360,7 +361,7 @@ static void on_hello(gr_broker *self, gr_peer *peer, const gr_envelope *hello, i
 static void on_ready(gr_broker *self, gr_peer *peer, const gr_envelope *ready, int64_t now_ms)
 {
     if (self->draining)
-        return; /* the worker will find our successor */
+        return;                 /* the worker will find our successor */
     if (peer->role == WORKER) { /* it has started anew behind the same connection */
         gr_broker_unregister(self, peer, now_ms);
         peer->role = NEW;

@@ -140,8 +140,7 @@ static void end_call(gr_broker *self, struct call *at, int64_t now_ms)
 void gr_broker_free_calls(gr_broker *self)
 {
     struct call *at, *next;
-    HASH_ITER(hh, self->calls, at, next)
-    {
+    HASH_ITER (hh, self->calls, at, next) {
         HASH_DEL(self->calls, at);
         gr_msg_destroy(&at->request);
         free(at);
@@ -176,16 +175,17 @@ static void tell_worker(gr_broker *self, const struct call *at, int64_t now_ms)
 void gr_broker_drop_client_calls(gr_broker *self, gr_peer *client, int64_t now_ms)
 {
     struct call *at, *next;
-    DL_FOREACH_SAFE2(client->calls, at, next, client_next)
-    if (at->worker == NULL)
-        end_call(self, at, now_ms);
+    DL_FOREACH_SAFE2 (client->calls, at, next, client_next)
+        if (at->worker == NULL)
+            end_call(self, at, now_ms);
     while ((at = client->calls) != NULL) {
         tell_worker(self, at, now_ms);
         end_call(self, at, now_ms);
     }
 }
 
-void gr_broker_fail_waiting(gr_broker *self, struct service *service, const char *text, int64_t now_ms)
+void gr_broker_fail_waiting(gr_broker *self, struct service *service, const char *text,
+                            int64_t now_ms)
 {
     while (service->waiting != NULL)
         fail_call(self, service->waiting, GR_EUNAVAILABLE, text, now_ms);
@@ -196,8 +196,7 @@ void gr_broker_fail_all_calls(gr_broker *self, const char *text, int64_t now_ms)
     struct call *at, *next;
     for (struct service *service = self->services; service != NULL; service = service->hh.next)
         gr_broker_fail_waiting(self, service, text, now_ms);
-    HASH_ITER(hh, self->calls, at, next)
-    {
+    HASH_ITER (hh, self->calls, at, next) {
         tell_worker(self, at, now_ms);
         fail_call(self, at, GR_EUNAVAILABLE, text, now_ms);
     }
@@ -222,7 +221,8 @@ void gr_broker_expire_calls(gr_broker *self, int64_t now_ms)
 
 /* --- requests ---------------------------------------------------------------------------- */
 
-static void dispatch(gr_broker *self, struct call *at, gr_peer *worker, gr_msg **msg, int64_t now_ms)
+static void dispatch(gr_broker *self, struct call *at, gr_peer *worker, gr_msg **msg,
+                     int64_t now_ms)
 {
     gr_envelope hop = {.id = at->from.id, .route = route_of(at)};
     if (at->deadline_ms != GR_NEVER) {
@@ -431,8 +431,7 @@ void gr_broker_lose_worker_calls(gr_broker *self, gr_peer *worker, int64_t now_m
     struct service *service = worker->service;
     bool served = gr_broker_is_served(service);
     struct call *at, *next;
-    DL_FOREACH_SAFE2(worker->calls, at, next, worker_next)
-    {
+    DL_FOREACH_SAFE2 (worker->calls, at, next, worker_next) {
         if (served && at->idempotent && at->request != NULL)
             continue;
         self->stats.lost++;

@@ -32,8 +32,8 @@ struct gr_peer {
     int fd;       /* of its connection, or -1 */
     const gr_dialect *dialect;
     gr_pulse pulse;
-    gr_due due;           /* heartbeat or death */
-    struct call *calls;          /* CLIENT: those it made; WORKER: those it runs */
+    gr_due due;         /* heartbeat or death */
+    struct call *calls; /* CLIENT: those it made; WORKER: those it runs */
     size_t call_count;
     gr_msg_queue backlog;
     gr_peer *next_dead, *next_stalled;
@@ -47,7 +47,7 @@ struct gr_peer {
 
     UT_hash_handle hh; /* by key */
     size_t key_len;
-    uint8_t key[];     /* via, then the routing id */
+    uint8_t key[]; /* via, then the routing id */
 };
 
 struct method {
@@ -58,13 +58,13 @@ struct method {
 
 struct service {
     gr_buf name, description;
-    uint32_t serial;         /* order of registration */
+    uint32_t serial; /* order of registration */
     uint32_t workers;
-    uint32_t leaving;        /* those of them that take no more requests */
-    gr_peer **buckets;       /* workers with i calls that may take one more, for i < bucket_count */
+    uint32_t leaving;  /* those of them that take no more requests */
+    gr_peer **buckets; /* workers with i calls that may take one more, for i < bucket_count */
     uint32_t bucket_count;
-    uint32_t lowest;         /* no bucket below holds anybody */
-    struct call *waiting;           /* first in, first out, through queue_prev and queue_next */
+    uint32_t lowest;      /* no bucket below holds anybody */
+    struct call *waiting; /* first in, first out, through queue_prev and queue_next */
     uint32_t waiting_count;
     struct method *idempotent;
     UT_hash_handle hh;
@@ -78,14 +78,14 @@ struct call {
     UT_hash_handle hh;
     uint32_t slot, generation; /* together the route */
     struct service *service;
-    gr_peer *worker;      /* NULL while it waits */
-    gr_msg *request;      /* while it waits, and kept when the method is idempotent */
+    gr_peer *worker; /* NULL while it waits */
+    gr_msg *request; /* while it waits, and kept when the method is idempotent */
     bool idempotent;
     bool streaming;
     uint8_t attempts;
     uint32_t credit, window; /* given since the request, for a worker that has not heard of them */
-    int64_t deadline_ms;  /* or GR_NEVER */
-    int64_t active_ms;    /* when its stream last moved */
+    int64_t deadline_ms;     /* or GR_NEVER */
+    int64_t active_ms;       /* when its stream last moved */
     gr_due due;
     struct call *queue_prev, *queue_next;   /* in service->waiting */
     struct call *client_prev, *client_next; /* in client->calls */
@@ -100,7 +100,7 @@ struct out {
 GR_EVENTS(struct out, outs)
 
 struct slots {
-    struct call **calls;          /* by slot; NULL where free */
+    struct call **calls; /* by slot; NULL where free */
     uint32_t *generations;
     uint32_t *free_slots;
     uint32_t free_count, len, cap;
@@ -113,15 +113,15 @@ struct gr_broker {
     gr_peer *peers;
     gr_peer *graveyard;
     gr_peer *stalled_peers;
-    int64_t retry_ms;     /* when to try them again, or GR_NEVER */
+    int64_t retry_ms; /* when to try them again, or GR_NEVER */
     gr_peer *last_out;
-    gr_peer **by_fd[2];   /* of GR_VIA_FRONT and GR_VIA_BACK */
+    gr_peer **by_fd[2]; /* of GR_VIA_FRONT and GR_VIA_BACK */
     size_t by_fd_len[2];
     gr_heap peer_heap;
     gr_heap call_heap;
     struct slots slots;
-    struct call *calls;          /* by client and id */
-    struct call *free_calls;     /* through queue_next */
+    struct call *calls;      /* by client and id */
+    struct call *free_calls; /* through queue_next */
     struct service *services;
     uint32_t service_serial;
     size_t waiting_bytes;
@@ -167,7 +167,8 @@ void gr_broker_start_call(gr_broker *self, gr_peer *client, const gr_envelope *r
                           struct service *service, gr_msg **msg, int64_t now_ms);
 void gr_broker_drop_client_calls(gr_broker *self, gr_peer *client, int64_t now_ms);
 void gr_broker_lose_worker_calls(gr_broker *self, gr_peer *worker, int64_t now_ms);
-void gr_broker_fail_waiting(gr_broker *self, struct service *service, const char *text, int64_t now_ms);
+void gr_broker_fail_waiting(gr_broker *self, struct service *service, const char *text,
+                            int64_t now_ms);
 void gr_broker_serve_waiting(gr_broker *self, struct service *service, int64_t now_ms);
 void gr_broker_expire_calls(gr_broker *self, int64_t now_ms);
 void gr_broker_fail_all_calls(gr_broker *self, const char *text, int64_t now_ms);

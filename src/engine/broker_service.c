@@ -20,8 +20,7 @@ struct service *gr_broker_find_service(const gr_broker *self, gr_slice name)
 static void forget_methods(struct service *service)
 {
     struct method *method, *next;
-    HASH_ITER(hh, service->idempotent, method, next)
-    {
+    HASH_ITER (hh, service->idempotent, method, next) {
         HASH_DEL(service->idempotent, method);
         free(method);
     }
@@ -53,8 +52,7 @@ static struct service *add_service(gr_broker *self, gr_slice name)
 void gr_broker_free_services(gr_broker *self)
 {
     struct service *at, *next;
-    HASH_ITER(hh, self->services, at, next)
-    {
+    HASH_ITER (hh, self->services, at, next) {
         HASH_DEL(self->services, at);
         free_service(at);
     }
@@ -174,8 +172,8 @@ static int add_idempotent(struct service *service, gr_slice name)
     return 0;
 }
 
-/* What is read from READY is first only checked, with service NULL, then taken over: a worker that is
- * refused changes nothing. */
+/* What is read from READY is first only checked, with service NULL, then taken over: a worker that
+ * is refused changes nothing. */
 
 /* One method of the table: {"idempotent": bool, others}. */
 static int read_method(gr_mp_reader *reader, struct service *service, gr_slice name)

@@ -69,8 +69,7 @@ void gr_client_destroy(gr_client **client)
     if (self == NULL)
         return;
     struct call *call, *next;
-    HASH_ITER(hh, self->calls, call, next)
-    {
+    HASH_ITER (hh, self->calls, call, next) {
         HASH_DEL(self->calls, call);
         free(call);
     }
@@ -138,9 +137,9 @@ static void fail_call(gr_client *self, struct call *call, int status, const char
 static void fail_sent_calls(gr_client *self, const char *text)
 {
     struct call *call, *next;
-    HASH_ITER(hh, self->calls, call, next)
-    if (call->sent)
-        fail_call(self, call, GR_EUNAVAILABLE, text);
+    HASH_ITER (hh, self->calls, call, next)
+        if (call->sent)
+            fail_call(self, call, GR_EUNAVAILABLE, text);
 }
 
 static int send_envelope(gr_client *self, const gr_envelope *envelope, gr_buf *payload,
@@ -168,8 +167,8 @@ static void send_hello(gr_client *self, int64_t now_ms)
     self->beaten = false;
 }
 
-/* Requests that were made without a connection, and credit for them, go out now, unless they are over
- * already. */
+/* Requests that were made without a connection, and credit for them, go out now, unless they are
+ * over already. */
 static void release_held(gr_client *self)
 {
     gr_msg *msg;
@@ -416,8 +415,7 @@ static void expire_calls(gr_client *self, int64_t now_ms)
 static void fail_all_calls(gr_client *self, const char *text, int64_t now_ms)
 {
     struct call *call, *next;
-    HASH_ITER(hh, self->calls, call, next)
-    {
+    HASH_ITER (hh, self->calls, call, next) {
         give_up(self, call, now_ms);
         fail_call(self, call, GR_EUNAVAILABLE, text);
     }

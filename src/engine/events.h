@@ -15,7 +15,7 @@
         size_t head, len, cap; /* cap is a power of two */                                         \
     };                                                                                             \
                                                                                                    \
-    static inline int name##_grow(struct name *self)                                                      \
+    static inline int name##_grow(struct name *self)                                               \
     {                                                                                              \
         size_t cap = self->cap > 0 ? self->cap * 2 : 64;                                           \
         type *items = malloc(cap * sizeof(type));                                                  \
@@ -30,7 +30,7 @@
         return 0;                                                                                  \
     }                                                                                              \
                                                                                                    \
-    static inline int name##_push(struct name *self, const type *event)                                   \
+    static inline int name##_push(struct name *self, const type *event)                            \
     {                                                                                              \
         if (self->len == self->cap && name##_grow(self) < 0)                                       \
             return GR_ENOMEM;                                                                      \
@@ -38,7 +38,7 @@
         return 0;                                                                                  \
     }                                                                                              \
                                                                                                    \
-    static inline bool name##_pop(struct name *self, type *out)                                           \
+    static inline bool name##_pop(struct name *self, type *out)                                    \
     {                                                                                              \
         if (self->len == 0)                                                                        \
             return false;                                                                          \

@@ -55,6 +55,7 @@ struct gr_worker {
     size_t batches;          /* calls with gathered items */
     uint32_t nested;         /* calls that wait for calls of their own */
     uint32_t announced;      /* the credit that the broker knows of */
+    uint32_t promised;       /* the most that it has heard of since READY */
     gr_msg_queue out;
     struct events events;
     gr_worker_stats stats;
@@ -101,8 +102,7 @@ void gr_worker_destroy(gr_worker **worker)
     if (self == NULL)
         return;
     struct call *call, *next;
-    HASH_ITER(hh, self->calls, call, next)
-    {
+    HASH_ITER (hh, self->calls, call, next) {
         HASH_DEL(self->calls, call);
         free_call(call);
     }
@@ -196,16 +196,15 @@ static void end_call(gr_worker *self, struct call *call)
 static void cancel_call(gr_worker *self, struct call *call, int status)
 {
     self->stats.cancelled++;
-    emit(self,
-         (gr_worker_event){.type = GR_WORKER_CANCEL, .route = call->route, .status = status});
+    emit(self, (gr_worker_event){.type = GR_WORKER_CANCEL, .route = call->route, .status = status});
     end_call(self, call);
 }
 
 static void cancel_all(gr_worker *self, int status)
 {
     struct call *call, *next;
-    HASH_ITER(hh, self->calls, call, next)
-    cancel_call(self, call, status);
+    HASH_ITER (hh, self->calls, call, next)
+        cancel_call(self, call, status);
 }
 
 static void send_ready(gr_worker *self, int64_t now_ms)
@@ -219,7 +218,7 @@ static void send_ready(gr_worker *self, int64_t now_ms)
         .payload = self->options.about,
     };
     send_envelope(self, &ready, NULL, now_ms);
-    self->announced = self->options.credit;
+    self->announced = self->promised = self->options.credit;
     self->state = GREETING;
     self->beaten = false;
 }
@@ -356,8 +355,11 @@ static void announce_credit(gr_worker *self, int64_t now_ms)
         (credit > self->announced && HASH_COUNT(self->calls) < self->announced))
         return;
     gr_envelope envelope = {.type = GR_CREDIT, .credit = credit};
-    if (send_envelope(self, &envelope, NULL, now_ms) == 0)
-        self->announced = credit;
+    if (send_envelope(self, &envelope, NULL, now_ms) < 0)
+        return;
+    self->announced = credit;
+    if (credit > self->promised)
+        self->promised = credit;
 }
 
 void gr_worker_nested(gr_worker *self, uint32_t count, int64_t now_ms)
@@ -404,15 +406,14 @@ static void on_request(gr_worker *self, const gr_envelope *request, gr_msg **msg
         self->stats.malformed++;
         return;
     }
-    if (HASH_COUNT(self->calls) >= present_credit(self) + SPARE_CREDIT) {
+    if (HASH_COUNT(self->calls) >= (uint64_t)self->promised + SPARE_CREDIT) {
         refuse(self, request->route, GR_EEXHAUSTED, "the worker has more calls than it takes",
                now_ms);
         return;
     }
     struct call *call = add_call(self, request);
-    if (call == NULL ||
-        (request->deadline_ms > 0 &&
-         gr_heap_set(&self->heap, &call->due, now_ms + request->deadline_ms) < 0)) {
+    if (call == NULL || (request->deadline_ms > 0 &&
+                         gr_heap_set(&self->heap, &call->due, now_ms + request->deadline_ms) < 0)) {
         refuse(self, request->route, GR_ENOMEM, gr_err_text(GR_ENOMEM), now_ms);
         if (call != NULL)
             end_call(self, call);
@@ -529,8 +530,8 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
     gr_msg_destroy(msg);
 }
 
-/* A plain call has a deadline, which the broker keeps as well. A stream has none, but must move: its
- * reader says how long it waits for an item, and a reader that is gone gives no credit. */
+/* A plain call has a deadline, which the broker keeps as well. A stream has none, but must move:
+ * its reader says how long it waits for an item, and a reader that is gone gives no credit. */
 static void expire_calls(gr_worker *self, int64_t now_ms)
 {
     gr_due *due;
@@ -542,7 +543,8 @@ static void expire_calls(gr_worker *self, int64_t now_ms)
             continue;
         }
         if (call->streaming)
-            refuse(self, call->route, GR_EDEADLINE, "the stream has not moved for too long", now_ms);
+            refuse(self, call->route, GR_EDEADLINE, "the stream has not moved for too long",
+                   now_ms);
         cancel_call(self, call, GR_EDEADLINE);
     }
 }
@@ -550,8 +552,7 @@ static void expire_calls(gr_worker *self, int64_t now_ms)
 static void flush_all(gr_worker *self, int64_t now_ms)
 {
     struct call *call, *next;
-    HASH_ITER(hh, self->calls, call, next)
-    {
+    HASH_ITER (hh, self->calls, call, next) {
         if (self->batches == 0)
             break;
         if (call->count > 0)

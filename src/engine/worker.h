@@ -29,8 +29,8 @@ enum gr_worker_event_type {
     GR_WORKER_CREDIT,      /* its stream may go on */
     GR_WORKER_UP,          /* the broker has registered us; no call */
     GR_WORKER_DOWN,        /* the broker is gone, CANCEL came for all calls; no call */
-    GR_WORKER_REFUSED,     /* the broker does not want us: status, and an exception in msg; no call */
-    GR_WORKER_DRAINED,     /* after gr_worker_drain(): nothing runs, nothing will come; no call */
+    GR_WORKER_REFUSED, /* the broker does not want us: status, and an exception in msg; no call */
+    GR_WORKER_DRAINED, /* after gr_worker_drain(): nothing runs, nothing will come; no call */
 };
 
 typedef struct gr_worker_event {

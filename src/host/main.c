@@ -104,8 +104,8 @@ static struct {
 
 static const int signal_list[3] = {SIGINT, SIGTERM, SIGHUP};
 
-/* At the prompt Ctrl-C stops what runs there; else SIGINT and SIGTERM ask for an end, and the second
- * one has it at once. */
+/* At the prompt Ctrl-C stops what runs there; else SIGINT and SIGTERM ask for an end, and the
+ * second one has it at once. */
 static void on_signal(int number)
 {
     for (int i = 0; i < 3; i++)

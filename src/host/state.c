@@ -203,9 +203,30 @@ static int open_luv(lua_State *L)
 
 /* --- life -------------------------------------------------------------------------------- */
 
+static int close_loop(lua_State *L)
+{
+    gr_state *self = gr_state_of(L);
+    if (self->closing)
+        gr_loop_destroy(&self->loop);
+    return 0;
+}
+
+/* The first object with a finalizer has the last one to run. Then everything else has let go of the
+ * loop, but luv's callbacks for handles that are closing still find a Lua state. */
+static void let_loop_end_last(lua_State *L)
+{
+    lua_newuserdatauv(L, 0, 0);
+    lua_createtable(L, 0, 1);
+    lua_pushcfunction(L, close_loop);
+    lua_setfield(L, -2, "__gc");
+    lua_setmetatable(L, -2);
+    luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 static int open_all(lua_State *L)
 {
     gr_state *self = gr_state_of(L);
+    let_loop_end_last(L);
     luaL_openlibs(L);
     set_path(L);
     luv_set_loop(L, gr_loop_uv(self->loop));
@@ -254,6 +275,8 @@ void gr_state_destroy(gr_state **state)
     gr_state *self = *state;
     if (self == NULL)
         return;
+    self->closing = true;
+    self->dispatcher = LUA_NOREF; /* nothing calls into Lua any more */
     if (self->L != NULL)
         lua_close(self->L);
     gr_loop_destroy(&self->loop);

@@ -14,17 +14,19 @@
 typedef struct gr_state {
     lua_State *L;
     gr_loop *loop;
-    void *ctx;       /* ZeroMQ context */
-    int dispatcher;  /* reference in the registry, or LUA_NOREF */
+    void *ctx;      /* ZeroMQ context */
+    int dispatcher; /* reference in the registry, or LUA_NOREF */
     int exit_code;
-    bool exiting;    /* gr_state_exit() was called */
+    bool exiting; /* gr_state_exit() was called */
+    bool closing; /* gr_state_destroy() was called */
 } gr_state;
 
 /* Makes the loop, the context and the state with all modules. environment: false ignores LUA_PATH,
  * LUA_CPATH and LUA_INIT (the -E option). Returns 0, GR_ENOMEM, GR_EEXHAUSTED or GR_ELUA. */
 int gr_state_new(gr_state **out, bool environment);
 
-/* Closes the state first, so that endpoints go before the loop. */
+/* Closes the state, and the loop as its last act: endpoints go before it, and luv's handles find a
+ * state to the end. */
 void gr_state_destroy(gr_state **self);
 
 /* The state that a lua_State belongs to; in all its coroutines. */
@@ -33,11 +35,12 @@ static inline gr_state *gr_state_of(lua_State *L)
     return *(gr_state **)lua_getextraspace(L);
 }
 
-/* Calls the function below nargs arguments. An error is printed with its traceback and ends the host
- * with exit code 1. [-(nargs + 1), +nresults on success] Returns 0, GR_ENOMEM or GR_ELUA. */
+/* Calls the function below nargs arguments. An error is printed with its traceback and ends the
+ * host with exit code 1. [-(nargs + 1), +nresults on success] Returns 0, GR_ENOMEM or GR_ELUA. */
 int gr_state_call(lua_State *L, int nargs, int nresults);
 
-/* Pushes the dispatcher, for arguments and gr_state_call(). False before it is set. [-0, +1 or 0] */
+/* Pushes the dispatcher, for arguments and gr_state_call(). False before it is set. [-0, +1 or 0]
+ */
 bool gr_state_push_dispatcher(gr_state *self);
 
 /* Ends the host after this turn of the loop. The first code that is not 0 stays. */
@@ -50,7 +53,8 @@ void gr_state_allow_interrupts(gr_state *self);
 /* Signal handlers may call it. */
 void gr_state_interrupt(void);
 
-/* Takes the interrupt back, when no function ran that it could hit: true for whoever comes first. */
+/* Takes the interrupt back, when no function ran that it could hit: true for whoever comes first.
+ */
 bool gr_state_take_interrupt(void);
 
 #endif

@@ -89,8 +89,12 @@ static void watch_connection(gr_endpoint *self, int64_t now_ms)
         return;
     }
     gr_sock_event event;
-    while (gr_sock_next_event(self->sock, &event))
-        set_connected(self, event.type == GR_SOCK_CONNECTED, now_ms);
+    while (!self->parted && gr_sock_next_event(self->sock, &event)) {
+        if (event.type == GR_SOCK_CONNECTED)
+            set_connected(self, true, now_ms);
+        else
+            self->parted = self->connected;
+    }
 }
 
 /* The broker has fallen silent behind a connection that looks alive: make a new one. */
@@ -98,6 +102,7 @@ static void reconnect(gr_endpoint *self, int64_t now_ms)
 {
     if (!self->ops->take_reconnect(self->engine))
         return;
+    self->parted = false;
     set_connected(self, false, now_ms);
     if (self->sock != NULL) {
         gr_sock_disconnect(self->sock, self->address);
@@ -105,20 +110,33 @@ static void reconnect(gr_endpoint *self, int64_t now_ms)
     }
 }
 
-static void receive(gr_endpoint *self, int64_t now_ms)
+/* Returns true when nothing is left to receive. */
+static bool receive(gr_endpoint *self, int64_t now_ms)
 {
     gr_msg *msg;
     for (int i = 0; i < BUDGET && self->ops->events(self->engine) < MAX_EVENTS; i++) {
         if ((self->sock == NULL && self->link == NULL) || recv_one(self, &msg) < 0)
-            return;
+            return true;
         self->ops->receive(self->engine, &msg, now_ms);
     }
+    return false;
+}
+
+/* The news of an end overtakes what was said before it: first that is heard, an answer for
+ * instance. */
+static void take_in(gr_endpoint *self, int64_t now_ms)
+{
+    watch_connection(self, now_ms);
+    if (!receive(self, now_ms) || !self->parted)
+        return;
+    self->parted = false;
+    set_connected(self, false, now_ms);
+    watch_connection(self, now_ms);
 }
 
 static void drive(gr_endpoint *self, int64_t now_ms)
 {
-    watch_connection(self, now_ms);
-    receive(self, now_ms);
+    take_in(self, now_ms);
     if (self->ops->next_due(self->engine) <= now_ms)
         self->ops->tick(self->engine, now_ms);
     reconnect(self, now_ms);
@@ -129,8 +147,11 @@ static bool has_input(gr_endpoint *self)
 {
     if (self->ops->events(self->engine) >= MAX_EVENTS)
         return false; /* the owner is to take some first */
-    if (self->link != NULL) /* which wakes us when its queue was empty, not for what we left in it */
+    if (self->link !=
+        NULL) /* which wakes us when its queue was empty, not for what we left in it */
         return gr_link_readable(self->link);
+    if (self->parted)
+        return true;
     return self->sock != NULL && gr_sock_readable(self->sock);
 }
 
@@ -168,8 +189,7 @@ void gr_endpoint_settle(gr_endpoint *self)
 bool gr_endpoint_stand_in(gr_endpoint *self, int64_t now_ms)
 {
     pthread_mutex_lock(&self->mutex);
-    watch_connection(self, now_ms);
-    receive(self, now_ms);
+    take_in(self, now_ms);
     self->ops->tick(self->engine, now_ms);
     reconnect(self, now_ms);
     flush(self);

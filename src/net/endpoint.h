@@ -11,13 +11,13 @@
 #include "net/sock.h"
 
 typedef struct gr_endpoint_options {
-    void *ctx;             /* ZeroMQ context */
-    const char *address;   /* of the broker; copied */
+    void *ctx;           /* ZeroMQ context */
+    const char *address; /* of the broker; copied */
     gr_sock_options sock;
     uint32_t heartbeat_ms; /* the guard looks after it four times as often */
     const gr_engine_ops *ops;
-    void *engine;          /* stays its owner's, must live longer */
-    void *owner;           /* whatever gr_endpoint_owner() shall give back */
+    void *engine; /* stays its owner's, must live longer */
+    void *owner;  /* whatever gr_endpoint_owner() shall give back */
 } gr_endpoint_options;
 
 /* True when a broker of this process has the address: then the endpoint will use a mailbox. An

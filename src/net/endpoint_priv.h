@@ -19,9 +19,9 @@ struct gr_endpoint {
     void *owner;
 
     /* The loop's thread only. */
-    bool want;     /* to be received from in the next check */
-    bool touched;  /* to be flushed and looked at in the next prepare */
-    bool busy;     /* counted in loop->busy */
+    bool want;    /* to be received from in the next check */
+    bool touched; /* to be flushed and looked at in the next prepare */
+    bool busy;    /* counted in loop->busy */
     int64_t due_ms;
     uv_poll_t *polls[2]; /* messages, connection events; NULL without a socket */
     atomic_bool poked;   /* the guard or the hub has something for us */
@@ -30,10 +30,11 @@ struct gr_endpoint {
     const gr_engine_ops *ops;
     void *engine;
     gr_sock *sock;
-    gr_link *link;      /* instead of sock */
-    gr_msg *pending;    /* could not be sent yet */
-    int64_t relink_ms;  /* when to look for the hub again */
+    gr_link *link;     /* instead of sock */
+    gr_msg *pending;   /* could not be sent yet */
+    int64_t relink_ms; /* when to look for the hub again */
     bool connected;
+    bool parted; /* the connection has ended, but what came before may be left in the socket */
 };
 
 struct gr_guard;
@@ -47,10 +48,10 @@ struct gr_loop {
     uv_async_t async;
     uv_timer_t engine_timer; /* the earliest due_ms of the endpoints; does not keep the loop */
     uv_timer_t owner_timer;
-    uv_async_t keep;         /* referenced while something must keep the loop running */
+    uv_async_t keep; /* referenced while something must keep the loop running */
     int64_t armed_ms;
     int64_t owner_due_ms;
-    unsigned busy;           /* busy endpoints and holds */
+    unsigned busy; /* busy endpoints and holds */
     bool want_turn;
     atomic_bool stop;
 

@@ -54,8 +54,7 @@ static void stand_in(gr_loop *loop, int64_t since_ms, int64_t now_ms)
     bool wake = false;
     gr_endpoint *endpoint;
     pthread_mutex_lock(&loop->list_mutex);
-    DL_FOREACH(loop->endpoints, endpoint)
-    {
+    DL_FOREACH (loop->endpoints, endpoint) {
         if (now_ms - since_ms < endpoint->heartbeat_ms / 2)
             continue;
         if (gr_endpoint_stand_in(endpoint, now_ms)) {

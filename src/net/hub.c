@@ -76,8 +76,7 @@ static void withdraw(gr_hub *self)
 {
     struct address *address, *next;
     pthread_mutex_lock(&registry.mutex);
-    HASH_ITER(hh, registry.addresses, address, next)
-    {
+    HASH_ITER (hh, registry.addresses, address, next) {
         if (address->hub == self) {
             HASH_DEL(registry.addresses, address);
             free(address);

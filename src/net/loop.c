@@ -19,8 +19,7 @@ static void on_engine_timer(uv_timer_t *timer)
     gr_endpoint *endpoint;
     int64_t now_ms = gr_clock_ms();
     self->armed_ms = GR_NEVER;
-    DL_FOREACH(self->endpoints, endpoint)
-    {
+    DL_FOREACH (self->endpoints, endpoint) {
         if (endpoint->due_ms <= now_ms)
             endpoint->want = true;
     }
@@ -41,11 +40,11 @@ static bool settle(gr_loop *self)
     gr_endpoint *endpoint;
     bool more = self->want_turn;
     int64_t due_ms = GR_NEVER;
-    DL_FOREACH(self->endpoints, endpoint)
-    {
+    DL_FOREACH (self->endpoints, endpoint) {
         if (endpoint->touched)
             gr_endpoint_settle(endpoint);
-        more = more || endpoint->want; /* a new one too: its sockets wake nobody before a first read */
+        more =
+            more || endpoint->want; /* a new one too: its sockets wake nobody before a first read */
         if (endpoint->due_ms < due_ms)
             due_ms = endpoint->due_ms;
     }

@@ -42,7 +42,8 @@ bool gr_loop_turn(gr_loop *self);
 /* Makes gr_loop_run() return after this turn. Any thread, and signal handlers, may call it. */
 void gr_loop_stop(gr_loop *self);
 
-/* Calls owner.due at at_ms (gr_clock_ms); GR_NEVER for not at all. Keeps the loop running when `keep`. */
+/* Calls owner.due at at_ms (gr_clock_ms); GR_NEVER for not at all. Keeps the loop running when
+ * `keep`. */
 void gr_loop_set_timer(gr_loop *self, int64_t at_ms, bool keep);
 
 /* Calls owner.turn in the next turn, which comes without waiting. */
@@ -55,7 +56,8 @@ void gr_loop_release(gr_loop *self);
 /* To be said at every entry into Lua: the guard measures from here how long Lua has the thread. */
 void gr_loop_enter(gr_loop *self);
 
-/* Who has the thread now, for the guard's log ("SRkv.set"); NULL for nobody in particular. Copied. */
+/* Who has the thread now, for the guard's log ("SRkv.set"); NULL for nobody in particular. Copied.
+ */
 void gr_loop_set_label(gr_loop *self, const char *label);
 
 /* How long Lua may have the thread before the guard says so, in ms; 0 for never. Default 1000. */

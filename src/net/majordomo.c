@@ -12,11 +12,19 @@
 #include "net/hub.h"
 
 enum {
-    BUDGET = 256,       /* messages taken from one door before the next has its turn */
-    COMPLAIN_MS = 10000 /* drops are logged at most so often */
+    BUDGET = 256,        /* messages taken from one door before the next has its turn */
+    COMPLAIN_MS = 10000, /* drops are logged at most so often */
+    PARTING_MS = 1000    /* what a peer said before it went is looked for at most so long */
 };
 
 enum { POLL_FRONT, POLL_BACK, POLL_FRONT_EVENTS, POLL_BACK_EVENTS, POLL_HUB, POLLS };
+
+/* Connections that have ended, by descriptor, in order. */
+struct parted {
+    int *fds;
+    size_t len, cap;
+    int64_t since_ms;
+};
 
 struct gr_majordomo {
     gr_broker *broker;
@@ -31,6 +39,7 @@ struct gr_majordomo {
     gr_broker_stats stats;
 
     /* The thread's own. */
+    struct parted parted[2];
     gr_broker_stats logged;
     int64_t log_ms;
 };
@@ -68,6 +77,8 @@ void gr_majordomo_destroy(gr_majordomo **majordomo)
     gr_sock_destroy(&self->socks[0]);
     gr_sock_destroy(&self->socks[1]);
     gr_broker_destroy(&self->broker);
+    free(self->parted[0].fds);
+    free(self->parted[1].fds);
     pthread_mutex_destroy(&self->mutex);
     free(self);
     *majordomo = NULL;
@@ -91,23 +102,69 @@ int gr_majordomo_bind(gr_majordomo *self, enum gr_via side, const char *address,
 
 /* --- the thread -------------------------------------------------------------------------- */
 
+static int add_parted(struct parted *parted, int fd, int64_t now_ms)
+{
+    if (parted->len == parted->cap) {
+        size_t cap = parted->cap > 0 ? parted->cap * 2 : 64;
+        int *fds = realloc(parted->fds, cap * sizeof(*fds));
+        if (fds == NULL)
+            return GR_ENOMEM;
+        parted->fds = fds;
+        parted->cap = cap;
+    }
+    if (parted->len == 0)
+        parted->since_ms = now_ms;
+    parted->fds[parted->len++] = fd;
+    return 0;
+}
+
+/* The news of an end overtakes what was said before it: a worker that answers and goes must not
+ * count as lost with the call. So an end is only put down here, for part(). */
 static void watch_connections(gr_majordomo *self, int64_t now_ms)
 {
     for (int via = 0; via < 2; via++) {
         gr_sock_event event;
         while (gr_sock_next_event(self->socks[via], &event))
-            if (event.type == GR_SOCK_DISCONNECTED)
+            if (event.type == GR_SOCK_DISCONNECTED &&
+                add_parted(&self->parted[via], event.fd, now_ms) < 0)
                 gr_broker_disconnected(self->broker, via, event.fd, now_ms);
     }
 }
 
-/* A new peer is only made after the events of connections have been read: then an end that is reported
- * later cannot mean an older connection with the same descriptor. */
+/* Takes leave of those that have gone; everything they said has been heard. */
+static void part(gr_majordomo *self, enum gr_via via, int64_t now_ms)
+{
+    struct parted *parted = &self->parted[via];
+    for (size_t i = 0; i < parted->len; i++)
+        gr_broker_disconnected(self->broker, via, parted->fds[i], now_ms);
+    parted->len = 0;
+}
+
+/* A new connection has the descriptor of one that has gone: now that one must be forgotten. */
+static void part_from(gr_majordomo *self, enum gr_via via, const gr_msg *msg, int64_t now_ms)
+{
+    if (via > GR_VIA_BACK || self->parted[via].len == 0)
+        return;
+    struct parted *parted = &self->parted[via];
+    int fd = zmq_msg_get(gr_msg_zmq((gr_msg *)msg, gr_msg_len(msg) - 1), ZMQ_SRCFD);
+    for (size_t i = 0; i < parted->len; i++) {
+        if (parted->fds[i] != fd)
+            continue;
+        gr_broker_disconnected(self->broker, via, fd, now_ms);
+        parted->len--;
+        memmove(parted->fds + i, parted->fds + i + 1, (parted->len - i) * sizeof(int));
+        return;
+    }
+}
+
+/* A new peer is only made after the events of connections have been read: then an end that is
+ * reported later cannot mean an older connection with the same descriptor. */
 static void take_in(gr_majordomo *self, enum gr_via via, gr_msg **msg, int64_t now_ms)
 {
     gr_peer *peer = gr_broker_find_peer(self->broker, via, *msg);
     if (peer == NULL) {
         watch_connections(self, now_ms);
+        part_from(self, via, *msg, now_ms);
         peer = gr_broker_add_peer(self->broker, via, *msg, now_ms);
     }
     if (peer != NULL)
@@ -120,10 +177,14 @@ static bool take_from_sock(gr_majordomo *self, enum gr_via via, int64_t now_ms)
 {
     gr_msg *msg;
     for (int i = 0; i < BUDGET; i++) {
-        if (gr_sock_recv(self->socks[via], &msg) < 0)
+        if (gr_sock_recv(self->socks[via], &msg) < 0) {
+            part(self, via, now_ms);
             return false;
+        }
         take_in(self, via, &msg, now_ms);
     }
+    if (now_ms - self->parted[via].since_ms > PARTING_MS)
+        part(self, via, now_ms);
     return true;
 }
 
@@ -134,8 +195,8 @@ static bool take_from_hub(gr_majordomo *self, int64_t now_ms)
         if (!gr_hub_next(self->hub, &event))
             return false;
         if (event.type == GR_HUB_GONE)
-            gr_broker_local_gone(self->broker, event.via,
-                                 gr_slice_of(event.id, sizeof(event.id)), now_ms);
+            gr_broker_local_gone(self->broker, event.via, gr_slice_of(event.id, sizeof(event.id)),
+                                 now_ms);
         else if (gr_msg_prepend(event.msg, event.id, sizeof(event.id)) == 0)
             take_in(self, event.via, &event.msg, now_ms);
         gr_msg_destroy(&event.msg);
@@ -154,17 +215,25 @@ static int send_to_link(gr_majordomo *self, gr_msg **msg)
     return gr_hub_send(self->hub, id, msg);
 }
 
+/* Whoever cannot be reached has gone, but what it said before that is heard first. */
+static void lose(gr_majordomo *self, enum gr_via via, int64_t now_ms)
+{
+    if (via <= GR_VIA_BACK)
+        take_from_sock(self, via, now_ms);
+    gr_broker_unreachable(self->broker, now_ms);
+}
+
 static void send_all(gr_majordomo *self, int64_t now_ms)
 {
     enum gr_via via;
     gr_msg *msg;
     while (gr_broker_next_out(self->broker, &via, &msg)) {
-        int rc = via <= GR_VIA_BACK ? gr_sock_send(self->socks[via], &msg)
-                                    : send_to_link(self, &msg);
+        int rc =
+            via <= GR_VIA_BACK ? gr_sock_send(self->socks[via], &msg) : send_to_link(self, &msg);
         if (rc == GR_EAGAIN)
             gr_broker_stalled(self->broker, &msg, now_ms);
         else if (rc < 0)
-            gr_broker_unreachable(self->broker, now_ms);
+            lose(self, via, now_ms);
         gr_msg_destroy(&msg);
     }
 }

@@ -27,8 +27,8 @@ int gr_majordomo_new(gr_majordomo **out, const gr_majordomo_options *options);
 void gr_majordomo_destroy(gr_majordomo **self);
 
 /* Binds a side, before the start; may be said several times. An inproc:// address is for peers of
- * this process; those at other addresses use the mailbox too when they are in this process. bound gets
- * the address with wildcards filled in. Returns 0, GR_EADDRINUSE, GR_EADDRESS, GR_EDENIED,
+ * this process; those at other addresses use the mailbox too when they are in this process. bound
+ * gets the address with wildcards filled in. Returns 0, GR_EADDRINUSE, GR_EADDRESS, GR_EDENIED,
  * GR_ESYSTEM or GR_ENOMEM. */
 int gr_majordomo_bind(gr_majordomo *self, enum gr_via side, const char *address, char *bound,
                       size_t bound_len);

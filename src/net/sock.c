@@ -225,8 +225,7 @@ bool gr_sock_next_event(gr_sock *self, gr_sock_event *out)
     while (read_event(self, &event, &value)) {
         if (event != ZMQ_EVENT_HANDSHAKE_SUCCEEDED && event != ZMQ_EVENT_DISCONNECTED)
             continue;
-        out->type =
-            event == ZMQ_EVENT_DISCONNECTED ? GR_SOCK_DISCONNECTED : GR_SOCK_CONNECTED;
+        out->type = event == ZMQ_EVENT_DISCONNECTED ? GR_SOCK_DISCONNECTED : GR_SOCK_CONNECTED;
         out->fd = value;
         return true;
     }

@@ -15,9 +15,9 @@ typedef struct gr_sock gr_sock;
 enum gr_sock_type { GR_SOCK_DEALER, GR_SOCK_ROUTER };
 
 typedef struct gr_sock_options {
-    size_t max_message; /* bytes of one frame a peer may send, beyond it is disconnected; 0: 64 MiB and
-                           64 KiB */
-    int reconnect_ms;     /* first pause before a new connection; 0: 100 */
+    size_t max_message; /* bytes of one frame a peer may send, beyond it is disconnected; 0: 64 MiB
+                           and 64 KiB */
+    int reconnect_ms;   /* first pause before a new connection; 0: 100 */
     int reconnect_max_ms; /* the pause doubles up to this; 0: 2000 */
     int handshake_ms;     /* a connection that is not through by then is closed; 0: 10000 */
 } gr_sock_options;

@@ -24,18 +24,6 @@ bool gr_wire_is_name(gr_slice name)
     return true;
 }
 
-const char *gr_wire_type_name(int type)
-{
-    static const char *const names[] = {
-#define NAME(symbol, number) [number] = #symbol + 3,
-        GR_TYPES(NAME)
-#undef NAME
-    };
-    if (type < 1 || type >= (int)(sizeof(names) / sizeof(names[0])))
-        return "?";
-    return names[type];
-}
-
 /* The envelope's fixed bytes, see docs/protocol.md "Results". */
 static const uint8_t result_begin[] = "\x82\xa6result";
 static const uint8_t result_end[] = "\xa9"

@@ -12,25 +12,21 @@
 #include "base/buf.h"
 #include "wire/msg.h"
 
-/*   symbol           byte  from whom to whom; what for */
-#define GR_TYPES(X)                                                                                \
-    X(GR_HELLO, 1)     /* client <-> broker: here I am, and how often I beat */                    \
-    X(GR_READY, 2)     /* worker <-> broker: I serve this service; you are registered */           \
-    X(GR_REQUEST, 3)   /* client -> broker -> worker */                                            \
-    X(GR_REPLY, 4)     /* worker -> broker -> client: the one result, the call ends */             \
-    X(GR_ITEM, 5)      /* worker -> broker -> client: some items of a stream */                    \
-    X(GR_END, 6)       /* worker -> broker -> client: the stream is complete, the call ends */     \
-    X(GR_ERROR, 7)     /* towards the client: the call ends; with id 0: to whom it concerns */     \
-    X(GR_CREDIT, 8)    /* client -> broker -> worker: so many more items;                          \
-                          worker -> broker: I take so many calls at once now */                    \
-    X(GR_CANCEL, 9)    /* client -> broker -> worker: nobody wants the answer any more */          \
-    X(GR_HEARTBEAT, 10) /* both ways, when there was nothing else to say */                        \
-    X(GR_BYE, 11)      /* both ways: I am leaving, or: I do not know you */                        \
-    X(GR_CHUNK, 12)    /* worker -> broker -> client: a piece of compressed bulk */
-
-#define GR_TYPE_ENUM(symbol, number) symbol = number,
-enum gr_type { GR_TYPES(GR_TYPE_ENUM) };
-#undef GR_TYPE_ENUM
+enum gr_type {
+    GR_HELLO = 1,      /* client <-> broker: here I am, and how often I beat */
+    GR_READY = 2,      /* worker <-> broker: I serve this service; you are registered */
+    GR_REQUEST = 3,    /* client -> broker -> worker */
+    GR_REPLY = 4,      /* worker -> broker -> client: the one result, the call ends */
+    GR_ITEM = 5,       /* worker -> broker -> client: some items of a stream */
+    GR_END = 6,        /* worker -> broker -> client: the stream is complete, the call ends */
+    GR_ERROR = 7,      /* towards the client: the call ends; with id 0: to whom it concerns */
+    GR_CREDIT = 8,     /* client -> broker -> worker: so many more items;
+                          worker -> broker, without a route: so many calls at once */
+    GR_CANCEL = 9,     /* client -> broker -> worker: nobody wants the answer any more */
+    GR_HEARTBEAT = 10, /* both ways, when there was nothing else to say */
+    GR_BYE = 11,       /* both ways: I am leaving, or: I do not know you */
+    GR_CHUNK = 12,     /* worker -> broker -> client: a piece of compressed bulk; reserved */
+};
 
 enum gr_flag {
     GR_FLAG_DETACHED = 0x01, /* the payload is a frame of its own; the dialect's business */
@@ -49,8 +45,9 @@ typedef struct gr_envelope {
                              calls at once */
     uint32_t window;      /* REQUEST, CREDIT: bytes of items the client takes; HELLO, READY: the
                              sender's liveness, how many beats it may miss */
-    uint32_t split;       /* REQUEST: where kwargs begin in the payload; ITEM: the number of the first item */
-    uint32_t count;       /* ITEM, END: how many items the payload holds */
+    uint32_t
+        split; /* REQUEST: where kwargs begin in the payload; ITEM: the number of the first item */
+    uint32_t count; /* ITEM, END: how many items the payload holds */
     gr_slice service;
     gr_slice method;
     gr_slice payload; /* REQUEST: an array, and a map behind it when there are kwargs; REPLY, ERROR:
@@ -81,9 +78,6 @@ const gr_dialect *gr_wire_recognise(const gr_msg *msg, size_t first);
 
 /* True for a name of a service or method: 1 to 255 bytes of printable UTF-8 without spaces. */
 bool gr_wire_is_name(gr_slice name);
-
-/* The word for a type ("REQUEST"), for logs. */
-const char *gr_wire_type_name(int type);
 
 /* The result envelope that all dialects share, docs/protocol.md "Results": appends
  * {"result": nil, "exception": [class, message, traceback]} or the bytes before a packed result;
