@@ -43,6 +43,7 @@ local REPLY, ITEM, END, FAILED = 1, 2, 3, 4
 ---@field waiting table<integer, gaterpc.Job>  calls without a first answer
 ---@field streams table<integer, gaterpc.StreamReply>  open streams, kept by their readers only
 ---@field settings table
+---@field closed? boolean
 local connection = {}
 local connection_mt = { __name = "gaterpc.Connection", __index = connection }
 
@@ -133,6 +134,7 @@ end
 -- Answers come back through task.wait(): kind, then what `on` passed.
 local function call(self, service, method, timeout, ...)
   local job = task.check_wait(4)
+  if self.closed then return FAILED, "UNAVAILABLE", "UNAVAILABLE", "the client is closed" end
   local timeout_ms = timeout > 0 and math.max(1, timeout * 1000 // 1 | 0) or 0
   local origin = task.origin(job)
   if origin and origin.deadline_ms then
@@ -223,12 +225,14 @@ end
 ---Counters of this connection: calls, late, malformed, open, and whether a broker answers (up).
 ---@return table
 function methods:stats()
+  if self[CONNECTION].closed then error("the client is closed", 2) end
   return self[CONNECTION].core:stats()
 end
 
 ---Ends the connection. Calls that wait fail with UNAVAILABLE.
 function methods:close()
   local shared = self[CONNECTION]
+  shared.closed = true
   shared.core:close()
   for id in pairs(shared.waiting) do
     task.wake(take(shared, id), FAILED, "UNAVAILABLE", "UNAVAILABLE", "the client was closed")

@@ -75,8 +75,14 @@ end
 
 local own_dir = debug.getinfo(1, "S").source:sub(2):match("^(.*/)") or ""
 
+-- Lua shortens long names of files to "..." and their end.
+local function is_own_file(line)
+  local dir = line:match("^%s*%.%.%.(.-/)[^/]+%.lua:%d+: ")
+  return dir and own_dir:sub(-#dir) == dir or line:find(own_dir, 1, true)
+end
+
 local function is_ours(line)
-  return line:find(own_dir, 1, true) or line:find("^%s*%[C%]: in %?") or line:find("%(%.%.%.tail calls%.%.%.%)")
+  return is_own_file(line) or line:find("^%s*%[C%]: in %?") or line:find("%(%.%.%.tail calls%.%.%.%)")
 end
 
 ---A traceback without our own frames: the user's are what counts.

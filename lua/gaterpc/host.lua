@@ -17,6 +17,17 @@ local function report(co, err)
 end
 task.on_fatal(report)
 
+-- As Lua's own, but no line of the log is lost, and to close the state is left to the host.
+local exit = os.exit
+function os.exit(code, close) -- luacheck: ignore 122
+  if close and task.current() and coroutine.isyieldable() then
+    core.exit(code == false and 1 or math.tointeger(code) or 0)
+    task.wait(function() end)
+  end
+  core.flush_log()
+  exit(code)
+end
+
 local function run_chunk(chunk, err, ...)
   if not chunk then
     io.stderr:write("gaterpc-host: ", err, "\n")

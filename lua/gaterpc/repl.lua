@@ -232,13 +232,13 @@ local function read_terminal(self, terminal)
   self.terminal = terminal
   task.on("line", function(line) return on_line(self, line) end)
   function self.ask(prompt) terminal:read(prompt) end
-  io.stdout:write("gaterpc on ", _VERSION, ". Ctrl-D ends.\n")
+  if core.isatty(1) then io.stdout:write("gaterpc on ", _VERSION, ". Ctrl-D ends.\n") end
 end
 
 -- From a pipe or a file, without prompts.
 local function read_pipe(self)
   local uv = require "luv"
-  local poll = uv.new_poll(0) -- nil for a file, which never makes us wait
+  local poll = uv.guess_handle(0) ~= "file" and uv.new_poll(0) -- a file never makes us wait
   local text, at, ended = "", 1, false
   local next_line
 

@@ -32,6 +32,13 @@ static int64_t now_ms; /* of all engines */
 
 static const char *const vias[] = {"front", "back", "local_front", "local_back", NULL};
 
+static const char *const types[] = {
+    [GR_HELLO] = "HELLO",         [GR_READY] = "READY",   [GR_REQUEST] = "REQUEST",
+    [GR_REPLY] = "REPLY",         [GR_ITEM] = "ITEM",     [GR_END] = "END",
+    [GR_ERROR] = "ERROR",         [GR_CREDIT] = "CREDIT", [GR_CANCEL] = "CANCEL",
+    [GR_HEARTBEAT] = "HEARTBEAT", [GR_BYE] = "BYE",       [GR_CHUNK] = "CHUNK",
+};
+
 /* --- values ------------------------------------------------------------------------------ */
 
 static int fail(lua_State *L, int err)
@@ -286,9 +293,11 @@ static int f_is_name(lua_State *L)
     return 1;
 }
 
-static int f_type_name(lua_State *L)
+static int f_type_name(lua_State *L) /* engine.type_name(number) -> name */
 {
-    lua_pushstring(L, type_name((int)luaL_checkinteger(L, 1)));
+    lua_Integer type = luaL_checkinteger(L, 1);
+    luaL_argcheck(L, type >= GR_HELLO && type <= GR_CHUNK, 1, "there is no such type");
+    lua_pushstring(L, types[type]);
     return 1;
 }
 

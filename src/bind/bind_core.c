@@ -73,6 +73,13 @@ static int f_log(lua_State *L) /* core.log(level, name, text) */
     return 0;
 }
 
+static int f_flush_log(lua_State *L) /* core.flush_log(): waits a second at most */
+{
+    (void)L;
+    gr_log_flush(1000);
+    return 0;
+}
+
 static int f_log_level(lua_State *L) /* core.log_level([level]) -> level */
 {
     if (!lua_isnoneornil(L, 1))
@@ -105,6 +112,7 @@ static int open_core(lua_State *L)
         {"exit", f_exit},
         {"busy_limit", f_busy_limit},
         {"log", f_log},
+        {"flush_log", f_flush_log},
         {"log_level", f_log_level},
         {"isatty", f_isatty},
         {"allow_interrupts", f_allow_interrupts},

@@ -277,6 +277,8 @@ void gr_state_destroy(gr_state **state)
         return;
     self->closing = true;
     self->dispatcher = LUA_NOREF; /* nothing calls into Lua any more */
+    if (self->loop != NULL)
+        gr_loop_calm(self->loop);
     if (self->L != NULL)
         lua_close(self->L);
     gr_loop_destroy(&self->loop);

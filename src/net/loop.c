@@ -180,6 +180,17 @@ void gr_loop_destroy(gr_loop **loop)
     *loop = NULL;
 }
 
+void gr_loop_calm(gr_loop *self)
+{
+    enum { MOST_MS = 100 };
+    int64_t until_ms = gr_clock_ms() + MOST_MS;
+    uv_run(&self->uv, UV_RUN_NOWAIT);
+    while (self->uv.active_reqs.count > 0 && gr_clock_ms() < until_ms) {
+        uv_sleep(1);
+        uv_run(&self->uv, UV_RUN_NOWAIT);
+    }
+}
+
 uv_loop_t *gr_loop_uv(gr_loop *self)
 {
     return &self->uv;

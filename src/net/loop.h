@@ -30,6 +30,10 @@ int gr_loop_new(gr_loop **out, const gr_loop_owner *owner);
 /* Ends the guard and closes every handle that is left, luv's too. Endpoints must be gone. */
 void gr_loop_destroy(gr_loop **self);
 
+/* Lets handles that are closing be closed, and gives libuv's threads a moment to finish. To be called
+ * before whatever their callbacks need goes away. */
+void gr_loop_calm(gr_loop *self);
+
 /* For handles of others. */
 uv_loop_t *gr_loop_uv(gr_loop *self);
 
