@@ -57,9 +57,11 @@ TARGET       ?= $(fuzzers)
 SECONDS      ?= 60
 
 fuzz: $(TARGET:%=build-fuzz/fuzz_%) ## fuzz the parsers and engines: [TARGET=broker] [SECONDS=60]
-	@set -e; for name in $(TARGET); do mkdir -p build-fuzz/new/$$name; echo "--- fuzz_$$name"; \
-	build-fuzz/fuzz_$$name -max_total_time=$(SECONDS) -timeout=10 -max_len=4096 -verbosity=0 -print_final_stats=1 \
-	-artifact_prefix=build-fuzz/$$name- build-fuzz/new/$$name spec/fuzz/corpus/$$name; done
+	@set -e; cd build-fuzz; for name in $(TARGET); do mkdir -p new/$$name; \
+	if ./fuzz_$$name -max_total_time=$(SECONDS) -timeout=10 -max_len=4096 -print_final_stats=1 \
+	-artifact_prefix=$$name- new/$$name ../spec/fuzz/corpus/$$name >$$name.log 2>&1; \
+	then echo "fuzz_$$name: $$(sed -n 's/^stat::number_of_executed_units: *//p' $$name.log) runs"; \
+	else cat $$name.log; exit 1; fi; done
 
 build-fuzz/fuzz_%: build-fuzz/spec/fuzz/fuzz_%.o $(fuzz_objects)
 	clang $(fuzz_cflags) -fsanitize=fuzzer -o $@ $^ $(libs)

@@ -15,7 +15,6 @@ struct world {
     uint32_t answered[GR_VIAS][IDS][CALLS];
     uint64_t routes[ROUTES]; /* the last ones that were given out */
     uint32_t route_count;
-    uint64_t items;
 };
 
 /* --- what is said ------------------------------------------------------------------------ */
@@ -37,6 +36,7 @@ static gr_envelope take_envelope(struct world *world, struct input *in)
         gr_slice_str("again"),
         gr_slice_str("query_service"),
         gr_slice_str("get_services"),
+        gr_slice_str("client_heartbeat"),
     };
     const gr_slice payloads[] = {
         gr_slice_str(""),
@@ -53,8 +53,8 @@ static gr_envelope take_envelope(struct world *world, struct input *in)
         .credit = fields & 2 ? take_number(in) : 1,
         .window = fields & 4 ? take_number(in) : 3,
         .flags = fields & 8 ? take_byte(in) & (uint8_t)~GR_FLAG_DETACHED : 0,
-        .service = fields & 16 ? pick_slice(in, names, 7) : names[0],
-        .method = fields & 32 ? pick_slice(in, names, 7) : names[4],
+        .service = fields & 16 ? pick_slice(in, names, 8) : names[0],
+        .method = fields & 32 ? pick_slice(in, names, 8) : names[4],
         .payload = fields & 64 ? pick_slice(in, payloads, 4) : payloads[1],
         .count = 1,
     };

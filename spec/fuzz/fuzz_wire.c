@@ -85,6 +85,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                   !memchr(envelope.service.data, ' ', envelope.service.len));
         check_rebuilt(&envelope);
         check_readdressed(msg, first, &envelope, shared);
+        envelope.payload = long_payload(data[0]);
+        check_rebuilt(&envelope);
     }
     gr_msg_destroy(&msg);
     return 0;

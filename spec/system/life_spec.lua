@@ -38,8 +38,8 @@ local function beat(options)
 end
 
 local function start_worker(name, back, more)
-  return process.worker("L", METHODS, back, beat {}, { args = { name }, name = "worker " .. name,
-    no_wait = more and more.no_wait })
+  return process.worker("L", METHODS, back, beat {}, {
+    args = { name }, name = "worker " .. name, no_wait = more and more.no_wait })
 end
 
 describe("life and death:", function()
@@ -54,15 +54,18 @@ describe("life and death:", function()
     return client
   end
 
+  local callers = {} -- tasks that call all the time
+
   after_each(function()
+    for i = #callers, 1, -1 do table.remove(callers, i):cancel() end
     for i = #clients, 1, -1 do table.remove(clients, i):close() end
     process.finish()
   end)
 
   -- Calls all the time, until stop() gives what became of the calls: code -> count, "OK" when it went well.
-  local function load_with(client, method, callers)
+  local function load_with(client, method, count)
     local outcome, longest, running, tasks = {}, 0, true, {}
-    for i = 1, callers do
+    for i = 1, count do
       tasks[i] = task.spawn(function()
         while running do
           local began = core.now()
@@ -74,6 +77,7 @@ describe("life and death:", function()
           if err then task.sleep(0.01) end
         end
       end)
+      callers[#callers + 1] = tasks[i]
     end
     return outcome, function()
       running = false
