@@ -61,7 +61,7 @@ fuzz: $(TARGET:%=build-fuzz/fuzz_%) ## fuzz the parsers and engines: [TARGET=bro
 	if ./fuzz_$$name -max_total_time=$(SECONDS) -timeout=10 -max_len=4096 -print_final_stats=1 \
 	-artifact_prefix=$$name- new/$$name ../spec/fuzz/corpus/$$name >$$name.log 2>&1; \
 	then echo "fuzz_$$name: $$(sed -n 's/^stat::number_of_executed_units: *//p' $$name.log) runs"; \
-	else cat $$name.log; exit 1; fi; done
+	else grep -v -E '^(#|INFO|	NEW_FUNC)' $$name.log; exit 1; fi; done
 
 build-fuzz/fuzz_%: build-fuzz/spec/fuzz/fuzz_%.o $(fuzz_objects)
 	clang $(fuzz_cflags) -fsanitize=fuzzer -o $@ $^ $(libs)

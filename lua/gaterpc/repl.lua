@@ -81,17 +81,12 @@ end
 -- Errors
 -------------------------------------------------------------------------------------------------
 
-local own_dir = debug.getinfo(1, "S").source:sub(2):match("^(.*/)") or ""
-
--- The functions of the user on the way to an error: not ours, and not the line itself.
-local function frames_of(traceback)
+-- The functions of the user on the way to an error, without the line itself.
+local function frames_of(co)
   local frames = {}
-  for line in traceback:gmatch "[^\n]+" do
-    if line:find "^%s*stdin:%d+: in main chunk" then break end
-    if line:find "^%s+" and not line:find "^%s*%[C%]" and not line:find "%(%.%.%.tail calls%.%.%.%)"
-      and not line:find(own_dir, 1, true) then
-      frames[#frames + 1] = line:match "^%s*(.*)"
-    end
+  for frame in errors.traceback(co, ""):gmatch "\n%s+([^\n]+)" do
+    if frame:find "^stdin:%d+: in main chunk" then break end
+    if not frame:find "^%[C%]" then frames[#frames + 1] = frame end
   end
   return frames
 end
@@ -99,9 +94,12 @@ end
 -- An error with where it came from.
 local failure_mt = {}
 
+local function failure_in(co, err)
+  return setmetatable({ err = err, frames = type(err) == "string" and frames_of(co) or nil }, failure_mt)
+end
+
 local function failure(err)
-  local frames = type(err) == "string" and frames_of(debug.traceback(nil, 2))
-  return setmetatable({ err = err, frames = frames or nil }, failure_mt)
+  return failure_in(coroutine.running(), err)
 end
 
 -- One line for an error of any kind.
@@ -141,8 +139,7 @@ local function complain(err, prefix)
 end
 
 local function complain_of_task(co, err)
-  local with_frames = { err = err, frames = type(err) == "string" and frames_of(debug.traceback(co)) or nil }
-  complain(setmetatable(with_frames, failure_mt), "a task has failed: ")
+  complain(failure_in(co, err), "a task has failed: ")
 end
 
 -------------------------------------------------------------------------------------------------

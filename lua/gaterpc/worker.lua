@@ -162,6 +162,7 @@ end
 
 on[DOWN] = function(self)
   self.up = task.promise()
+  if self.leaving then return end
   core.log(30, "gaterpc.worker", ("%s has lost its broker at %s"):format(self.service, self.address))
 end
 
@@ -242,6 +243,7 @@ end
 
 ---Takes no more requests, lets the running ones finish, then ends.
 function registration:drain()
+  self.leaving = true
   if self.core then self.core:drain() end
 end
 

@@ -7,8 +7,6 @@
 #include "bind/bind_msgpack.h"
 #include "fuzz.h"
 
-enum { RUNS_PER_STATE = 1000 };
-
 /* Packs the value on the stack's top, whose memory is the caller's. */
 static gr_buf pack(lua_State *L)
 {
@@ -75,28 +73,17 @@ static int run(lua_State *L)
     return 0;
 }
 
-static lua_State *fresh_state(void)
-{
-    static lua_State *L;
-    static int runs;
-    if (L != NULL && ++runs % RUNS_PER_STATE != 0)
-        return L;
-    if (L != NULL)
-        lua_close(L);
-    L = luaL_newstate();
-    CHECK(L != NULL);
-    gr_lua_msgpack_setup(L);
-    CHECK(lua_gettop(L) == 0);
-    return L;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     gr_slice bytes = gr_slice_of(data, size);
-    lua_State *L = fresh_state();
+    lua_State *L = luaL_newstate();
+    CHECK(L != NULL);
+    gr_lua_msgpack_setup(L);
+    CHECK(lua_gettop(L) == 0);
     lua_pushcfunction(L, run);
     lua_pushlightuserdata(L, &bytes);
     CHECK(lua_pcall(L, 1, 0, 0) == LUA_OK);
     CHECK(lua_gettop(L) == 0);
+    lua_close(L);
     return 0;
 }

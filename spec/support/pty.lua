@@ -2,7 +2,7 @@
 ---
 ---  local pty = require "support.pty"
 ---  describe("...", function()
----    after_each(process.finish)
+---    after_each(pty.finish)
 ---    it("...", function()
 ---      local terminal = pty.host {}
 ---      terminal:wait_prompt()
@@ -18,6 +18,8 @@ local M = {}
 
 local HOST = uv.exepath()
 local COLUMNS = 80
+
+local terminals = {}
 
 -------------------------------------------------------------------------------------------------
 -- The screen: an endless one, so that nothing scrolls away
@@ -216,12 +218,14 @@ function M.shell(command, options)
   local columns = options.columns or COLUMNS
   local child = process.run("script", { "-qec", ("stty cols %d rows 24; %s"):format(columns, command),
     "-E", "always", "/dev/null" }, { env = env, keep_stdin = true, name = "pty: " .. command })
-  return setmetatable({
+  local self = setmetatable({
     process = child, fed = 0, seen = 1,
     screen = setmetatable({
       rows = {}, row = 1, column = 0, columns = columns, inserting = false, beeps = 0, rest = "",
     }, screen_mt),
   }, mt)
+  terminals[#terminals + 1] = self
+  return self
 end
 
 ---Runs gaterpc-host with these arguments in a new terminal.
@@ -232,6 +236,19 @@ function M.host(args, options)
   local words = { "exec", quote(HOST) }
   for _, arg in ipairs(args) do words[#words + 1] = quote(arg) end
   return M.shell(table.concat(words, " "), options)
+end
+
+---process.finish(), which does not know that errors of these children are on their screens.
+function M.finish()
+  local list = terminals
+  terminals = {}
+  process.finish()
+  for _, each in ipairs(list) do
+    local out = each.process.out
+    if out:find("Sanitizer:", 1, true) or out:find("runtime error:", 1, true) then
+      error(("a sanitizer complains about '%s':\n%s"):format(each.process.name, out), 0)
+    end
+  end
 end
 
 return M

@@ -24,6 +24,7 @@ struct box {
     gr_buf scratch;  /* a payload while it is packed */
     gr_msg *current; /* of the event that is being turned into Lua values */
     char *service;
+    size_t service_len;
     uint64_t item_route; /* the stream that had the last item, and when */
     int64_t item_ns;
 };
@@ -163,10 +164,7 @@ static int m_finish(lua_State *L) /* worker:finish(route): the stream is complet
 
 static void set_label(lua_State *L, const struct box *box, gr_slice method)
 {
-    char label[128];
-    snprintf(label, sizeof(label), "%s.%.*s", box->service, (int)method.len,
-             (const char *)method.data);
-    gr_loop_set_label(gr_state_of(L)->loop, label);
+    gr_loop_set_label(gr_state_of(L)->loop, gr_slice_of(box->service, box->service_len), method);
 }
 
 static void refuse(struct box *box, uint64_t route, int error)
@@ -284,6 +282,7 @@ static int f_worker(lua_State *L)
     luaL_setmetatable(L, WORKER);
     gr_bind_remember(L, box, 2);
     box->service = strdup(service);
+    box->service_len = strlen(service);
     int rc = box->service != NULL ? gr_worker_new(&box->engine, &engine) : GR_ENOMEM;
     if (rc == GR_EINVAL)
         return gr_bind_fail(

@@ -16,11 +16,10 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "host/history.h"
+#include "host/keys.h"
 
 enum {
-    ESCAPE = 0x1b,
     END_OF_INPUT = 0x04, /* what libedit gives for Ctrl-D on an empty line */
-    LONGEST_KEY = 64,    /* an escape sequence that is longer is not one */
     TYPED = 4096
 };
 
@@ -57,75 +56,6 @@ static volatile sig_atomic_t modes_changed;
 static gr_terminal *the_terminal;
 
 /* --- keys -------------------------------------------------------------------------------- */
-
-/* Of a sequence that libedit does not know it inserts the rest. So it gets these only. */
-static const struct {
-    const char *keys, *command;
-} sequences[] = {
-    {"\033[A", "ed-prev-history"},      {"\033OA", "ed-prev-history"},
-    {"\033[B", "ed-next-history"},      {"\033OB", "ed-next-history"},
-    {"\033[C", "ed-next-char"},         {"\033OC", "ed-next-char"},
-    {"\033[D", "ed-prev-char"},         {"\033OD", "ed-prev-char"},
-    {"\033[H", "ed-move-to-beg"},       {"\033OH", "ed-move-to-beg"},
-    {"\033[F", "ed-move-to-end"},       {"\033OF", "ed-move-to-end"},
-    {"\033[1~", "ed-move-to-beg"},      {"\033[7~", "ed-move-to-beg"},
-    {"\033[4~", "ed-move-to-end"},      {"\033[8~", "ed-move-to-end"},
-    {"\033[1;5C", "em-next-word"},      {"\033[1;3C", "em-next-word"},
-    {"\033[1;5D", "ed-prev-word"},      {"\033[1;3D", "ed-prev-word"},
-    {"\033[3~", "ed-delete-next-char"},
-};
-
-static bool is_known(const char *key, size_t len)
-{
-    if (key[0] != ESCAPE || len <= 2)
-        return true;
-    for (size_t i = 0; i < sizeof(sequences) / sizeof(sequences[0]); i++)
-        if (strlen(sequences[i].keys) == len && memcmp(sequences[i].keys, key, len) == 0)
-            return true;
-    return false;
-}
-
-static size_t sequence_length(const char *text, size_t len)
-{
-    size_t at = 1;
-    if (at < len && text[at] == '[') /* function keys of the Linux console: ESC [ [ A */
-        at++;
-    for (; at < len; at++) {
-        if (at >= LONGEST_KEY ||
-            ((unsigned char)text[at] >= 0x40 && (unsigned char)text[at] < 0x7f))
-            return at + 1;
-    }
-    return 0;
-}
-
-static size_t character_length(const char *text, size_t len)
-{
-    mbstate_t state = {0};
-    wchar_t c;
-    size_t n = mbrtowc(&c, text, len, &state);
-    if (n == (size_t)-2)
-        return 0;
-    return n == 0 || n == (size_t)-1 ? 1 : n;
-}
-
-/* How many bytes the key at the start of text has; 0 when the rest of it is still to come. */
-static size_t key_length(const char *text, size_t len)
-{
-    if (len == 0)
-        return 0;
-    unsigned char first = (unsigned char)text[0];
-    if (first == ESCAPE && len > 1 && text[1] == '[') {
-        size_t rest = sequence_length(text + 1, len - 1);
-        return rest > 0 ? rest + 1 : 0;
-    }
-    if (first == ESCAPE && len > 1 && text[1] == 'O')
-        return len > 2 ? 3 : 0;
-    if (first == ESCAPE || first == CTRL('X') || first == CTRL('V')) { /* wait for another key */
-        size_t rest = key_length(text + 1, len - 1);
-        return rest > 0 ? rest + 1 : 0;
-    }
-    return character_length(text, len);
-}
 
 /* libedit reads a character. When it wants more than the key has, it gets the end of input, and the
  * command is given up. */
@@ -340,11 +270,11 @@ static int set_prompt(gr_terminal *self, const char *prompt)
 static void start_editing(gr_terminal *self)
 {
     modes_changed = tcgetattr(STDIN_FILENO, &modes) == 0;
+    divert_log(self, self->log_pipe[1]);
     start_line(self);
     el_set(self->el, EL_UNBUFFERED, 1); /* raw mode, and the prompt */
     self->editing = true;
     self->hidden = false;
-    divert_log(self, self->log_pipe[1]);
     uv_poll_start(&self->input, UV_READABLE, on_input);
     uv_signal_start(&self->resized, on_resized, SIGWINCH);
     uv_signal_start(&self->suspended, on_suspended, SIGTSTP);
@@ -394,7 +324,7 @@ static bool press(gr_terminal *self, size_t key_len)
     const char *text = NULL;
     self->key_at = 0;
     self->key_len = key_len;
-    if (is_known(self->typed, key_len))
+    if (gr_key_is_known(self->typed, key_len))
         text = el_gets(self->el, &len);
     self->typed_len -= key_len; /* with what libedit did not want of it */
     memmove(self->typed, self->typed + key_len, self->typed_len);
@@ -416,7 +346,7 @@ static void work_off(gr_terminal *self)
 {
     size_t len;
     show(self);
-    while ((len = key_length(self->typed, self->typed_len)) > 0)
+    while ((len = gr_key_length(self->typed, self->typed_len)) > 0)
         if (!press(self, len))
             return;
 }
@@ -516,6 +446,18 @@ static void on_continued(uv_signal_t *handle, int number)
     show(self);
 }
 
+/* os.exit(), say from a timer. */
+static void at_exit(void)
+{
+    gr_terminal *self = the_terminal;
+    gr_terminal_restore();
+    if (self == NULL || !self->editing)
+        return;
+    self->editing = false;
+    divert_log(self, STDERR_FILENO);
+    pass_log_on(self);
+}
+
 void gr_terminal_restore(void)
 {
     if (!modes_changed)
@@ -527,15 +469,6 @@ void gr_terminal_restore(void)
 }
 
 /* --- life -------------------------------------------------------------------------------- */
-
-static void bind_keys(EditLine *el)
-{
-    for (size_t i = 0; i < sizeof(sequences) / sizeof(sequences[0]); i++)
-        el_set(el, EL_BIND, sequences[i].keys, sequences[i].command, NULL);
-    el_set(el, EL_BIND, "^R", "ed-search-prev-history", NULL);
-    el_set(el, EL_BIND, "\\ex", "ed-unassigned", NULL); /* a command line of libedit's own, */
-    el_set(el, EL_BIND, "\\eX", "ed-unassigned", NULL); /* which reads keys by itself */
-}
 
 static int open_editor(gr_terminal *self)
 {
@@ -553,7 +486,7 @@ static int open_editor(gr_terminal *self)
     el_set(self->el, EL_EDITOR, "emacs");
     el_set(self->el, EL_SIGNAL, 0); /* signals are the host's */
     el_set(self->el, EL_HIST, history, gr_history_list(self->history));
-    bind_keys(self->el);
+    gr_keys_bind(self->el);
     return 0;
 }
 
@@ -629,7 +562,7 @@ int gr_terminal_new(gr_terminal **out, uv_loop_t *loop, const char *history_path
     the_terminal = self;
     set_locale();
     if (!has_exit_handler)
-        has_exit_handler = atexit(gr_terminal_restore) == 0;
+        has_exit_handler = atexit(at_exit) == 0;
 
     int rc = gr_history_new(&self->history, history_path);
     if (rc == 0)

@@ -65,7 +65,8 @@ struct gr_loop {
     _Atomic int64_t last_turn_ms;
     atomic_uint busy_limit_ms;
     pthread_mutex_t label_mutex;
-    char label[LABEL_LEN];
+    char label[LABEL_LEN]; /* without a terminator */
+    size_t label_len;
 };
 
 /* endpoint.c: one turn each. Receive what is there; true when the engine has events. */

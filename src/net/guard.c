@@ -37,12 +37,15 @@ static void complain(gr_loop *loop, struct complaint *about, int64_t since_ms, i
     }
     if (limit_ms == 0 || now_ms < about->next_ms)
         return;
-    char label[LABEL_LEN];
+    char label[LABEL_LEN + 1] = "the script";
     pthread_mutex_lock(&loop->label_mutex);
-    memcpy(label, loop->label, sizeof(label));
+    if (loop->label_len > 0) {
+        memcpy(label, loop->label, loop->label_len);
+        label[loop->label_len] = '\0';
+    }
     pthread_mutex_unlock(&loop->label_mutex);
-    gr_log(GR_LOG_WARNING, "gaterpc.guard", "%s has run %.1f s without yielding",
-           label[0] != '\0' ? label : "the script", (double)(now_ms - since_ms) / 1000);
+    gr_log(GR_LOG_WARNING, "gaterpc.guard", "%s has run %.1f s without yielding", label,
+           (double)(now_ms - since_ms) / 1000);
     about->next_ms = now_ms + about->pause_ms;
     about->pause_ms *= 2;
 }

@@ -65,7 +65,7 @@ static void on_prepare(uv_prepare_t *prepare)
 {
     gr_loop *self = prepare->data;
     settle(self);
-    gr_loop_set_label(self, NULL);
+    gr_loop_set_label(self, (gr_slice){0}, (gr_slice){0});
     atomic_store(&self->busy_since_ms, 0);
 }
 
@@ -261,14 +261,24 @@ void gr_loop_enter(gr_loop *self)
         atomic_store(&self->busy_since_ms, now_ms);
 }
 
-void gr_loop_set_label(gr_loop *self, const char *label)
+/* On the way of every request, so without printf. */
+static void put_label(gr_loop *self, gr_slice text)
+{
+    size_t room = LABEL_LEN - self->label_len;
+    size_t len = text.len < room ? text.len : room;
+    if (len > 0)
+        memcpy(self->label + self->label_len, text.data, len);
+    self->label_len += len;
+}
+
+void gr_loop_set_label(gr_loop *self, gr_slice service, gr_slice method)
 {
     pthread_mutex_lock(&self->label_mutex);
-    if (label == NULL) {
-        self->label[0] = '\0';
-    } else {
-        strncpy(self->label, label, LABEL_LEN - 1);
-        self->label[LABEL_LEN - 1] = '\0';
+    self->label_len = 0;
+    if (service.len > 0) {
+        put_label(self, service);
+        put_label(self, gr_slice_of(".", 1));
+        put_label(self, method);
     }
     pthread_mutex_unlock(&self->label_mutex);
 }

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <uv.h>
 
+#include "base/buf.h"
+
 typedef struct gr_loop gr_loop;
 typedef struct gr_endpoint gr_endpoint;
 
@@ -30,8 +32,8 @@ int gr_loop_new(gr_loop **out, const gr_loop_owner *owner);
 /* Ends the guard and closes every handle that is left, luv's too. Endpoints must be gone. */
 void gr_loop_destroy(gr_loop **self);
 
-/* Lets handles that are closing be closed, and gives libuv's threads a moment to finish. To be called
- * before whatever their callbacks need goes away. */
+/* Lets handles that are closing be closed, and gives libuv's threads a moment to finish. To be
+ * called before whatever their callbacks need goes away. */
 void gr_loop_calm(gr_loop *self);
 
 /* For handles of others. */
@@ -60,9 +62,8 @@ void gr_loop_release(gr_loop *self);
 /* To be said at every entry into Lua: the guard measures from here how long Lua has the thread. */
 void gr_loop_enter(gr_loop *self);
 
-/* Who has the thread now, for the guard's log ("SRkv.set"); NULL for nobody in particular. Copied.
- */
-void gr_loop_set_label(gr_loop *self, const char *label);
+/* Which method has the thread now, for the guard's log; empty slices for nobody. Copied. */
+void gr_loop_set_label(gr_loop *self, gr_slice service, gr_slice method);
 
 /* How long Lua may have the thread before the guard says so, in ms; 0 for never. Default 1000. */
 void gr_loop_set_busy_limit(gr_loop *self, uint32_t limit_ms);
