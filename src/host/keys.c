@@ -31,7 +31,7 @@ static size_t sequence_length(const char *text, size_t len)
     if (at < len && text[at] == '[') /* function keys of the Linux console: ESC [ [ A */
         at++;
     for (; at < len; at++) {
-        if (at >= LONGEST || ((unsigned char)text[at] >= 0x40 && (unsigned char)text[at] < 0x7f))
+        if ((unsigned char)text[at] >= 0x40 && (unsigned char)text[at] < 0x7f)
             return at + 1;
     }
     return 0;
@@ -39,6 +39,8 @@ static size_t sequence_length(const char *text, size_t len)
 
 static size_t character_length(const char *text, size_t len)
 {
+    if (len == 0)
+        return 0;
     mbstate_t state = {0};
     wchar_t c;
     size_t n = mbrtowc(&c, text, len, &state);
@@ -47,22 +49,34 @@ static size_t character_length(const char *text, size_t len)
     return n == 0 || n == (size_t)-1 ? 1 : n;
 }
 
-size_t gr_key_length(const char *text, size_t len)
+static size_t with_first(size_t rest)
+{
+    return rest > 0 ? rest + 1 : 0;
+}
+
+static size_t measure(const char *text, size_t len)
 {
     if (len == 0)
         return 0;
-    unsigned char first = (unsigned char)text[0];
-    if (first == ESCAPE && len > 1 && text[1] == '[') {
-        size_t rest = sequence_length(text + 1, len - 1);
-        return rest > 0 ? rest + 1 : 0;
-    }
-    if (first == ESCAPE && len > 1 && text[1] == 'O')
+    if (text[0] == CTRL('X') || text[0] == CTRL('V'))
+        return with_first(character_length(text + 1, len - 1));
+    if (text[0] != ESCAPE)
+        return character_length(text, len);
+    if (len > 1 && text[1] == '[')
+        return with_first(sequence_length(text + 1, len - 1));
+    if (len > 1 && text[1] == 'O')
         return len > 2 ? 3 : 0;
-    if (first == ESCAPE || first == CTRL('X') || first == CTRL('V')) { /* wait for another key */
-        size_t rest = gr_key_length(text + 1, len - 1);
-        return rest > 0 ? rest + 1 : 0;
-    }
-    return character_length(text, len);
+    if (len > 1 && text[1] == ESCAPE) /* some terminals send Alt and an arrow so */
+        return with_first(measure(text + 1, len - 1));
+    return with_first(character_length(text + 1, len - 1));
+}
+
+size_t gr_key_length(const char *text, size_t len)
+{
+    if (len < LONGEST)
+        return measure(text, len);
+    size_t n = measure(text, LONGEST);
+    return n > 0 ? n : LONGEST; /* nothing that we shall see the end of */
 }
 
 bool gr_key_is_known(const char *key, size_t len)

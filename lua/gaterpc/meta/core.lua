@@ -1,0 +1,237 @@
+---@meta gaterpc.core
+
+---What C offers to the Lua files of this project; users have no need of it. Functions that can fail in
+---normal use return nil, code, text (codes as in gaterpc.error); wrong arguments raise.
+---@class gaterpc.core
+local core = {}
+
+---Sets the function that C calls for everything: dispatcher(what, ...), see gaterpc.task.
+---@param dispatcher fun(what: string, ...)
+function core.set_dispatcher(dispatcher) end
+
+---@return number seconds of the monotonic clock
+function core.now() end
+
+---@return integer milliseconds of the monotonic clock
+function core.now_ms() end
+
+---Has "due" dispatched at that time. One timer; nil stops it.
+---@param at_ms integer?
+---@param keep boolean  the host waits for it
+function core.set_timer(at_ms, keep) end
+
+---Has "turn" dispatched soon, without waiting.
+function core.want_turn() end
+
+---Keeps the host running although nothing happens; counted.
+---@param on boolean  false takes one back
+function core.hold(on) end
+
+---Ends the host after this turn. The first code that is not 0 stays.
+---@param code? integer
+function core.exit(code) end
+
+---@param ms integer  a method that does not yield for so long is named in the log; 0: never
+function core.busy_limit(ms) end
+
+---@param level integer  10 debug, 20 info, 30 warning, 40 error
+---@param name string    the logger
+---@param text string
+function core.log(level, name, text) end
+
+---@param level? integer  lines below it are dropped
+---@return integer
+function core.log_level(level) end
+
+---Waits until what was logged so far is written, at most so long.
+---@param timeout_ms? integer
+function core.flush_log(timeout_ms) end
+
+---@param fd integer
+---@return boolean
+function core.isatty(fd) end
+
+---Ctrl-C stops running Lua code from now on.
+function core.allow_interrupts() end
+
+---The prompt's terminal; lines are dispatched as "line", text (no text at the end of input).
+---@class gaterpc.core.terminal
+local terminal = {}
+
+---@param history? string  path of its file
+---@return gaterpc.core.terminal? terminal
+---@return string? code
+---@return string? text
+function core.terminal(history) end
+
+---Shows the prompt and reads a line.
+---@param prompt string
+function terminal:read(prompt) end
+
+---Drops the line that is being typed.
+function terminal:drop() end
+
+---Takes the line that is being typed off the screen, so that something else can be printed.
+function terminal:hide() end
+
+---Adds a line to the history.
+---@param line string
+function terminal:remember(line) end
+
+function terminal:close() end
+
+-------------------------------------------------------------------------------------------------
+
+---A client's engine and its connection. `owner:on_ready()` is called when there are events.
+---@class gaterpc.core.client
+local client = {}
+
+---@param options table  address, heartbeat_ms, liveness, connect_timeout_ms, max_calls, reconnect_ms,
+---reconnect_max_ms
+---@param owner table
+---@return gaterpc.core.client? client
+---@return string? code
+---@return string? text
+function core.client(options, owner) end
+
+---@param service string
+---@param method string
+---@param timeout_ms integer  0: none
+---@param credit integer      items that may come unasked
+---@param window integer      their bytes
+---@return integer? id
+---@return string? code
+---@return string? text
+function client:call(service, method, timeout_ms, credit, window, ...) end
+
+---@param id integer
+---@param items integer
+---@param bytes integer
+function client:credit(id, items, bytes) end
+
+---Gives a call up. Nothing happens when it is over, or the client is closed.
+---@param id integer
+function client:cancel(id) end
+
+---The next event: kind, then by kind, as in src/engine/client.h: 1 id, value, status; 2 and 3 id, items,
+---count, bytes; 4 id, code, class, message, traceback; 5 and 6 nothing. Nothing when there is none.
+---@return integer? kind
+---@return any ...
+function client:next() end
+
+---@return { calls: integer, late: integer, malformed: integer, open: integer, up: boolean }
+function client:stats() end
+
+function client:close() end
+
+---Items of a stream that came in one message.
+---@class gaterpc.core.items
+local items = {}
+
+---@return boolean? more  false at the end; nil when they are damaged
+---@return any value_or_code
+---@return string? text
+function items:next() end
+
+function items:close() end
+
+-------------------------------------------------------------------------------------------------
+
+---A worker's engine and its connection. `owner:on_ready()` is called when there are events.
+---@class gaterpc.core.worker
+local worker = {}
+
+---@param options table  address, service, about (packed), credit, heartbeat_ms, liveness, idle_ms, reconnect_ms,
+---reconnect_max_ms
+---@param owner table
+---@return gaterpc.core.worker? worker
+---@return string? code
+---@return string? text
+function core.worker(options, owner) end
+
+---Ends a call with its result.
+---@param route integer
+---@param value any
+---@param status? integer  three digits, of internal handlers
+---@return true? sent
+---@return string? code  NOT_FOUND when the call is over
+---@return string? text
+function worker:reply(route, value, status) end
+
+---Ends a call with an error.
+---@param route integer
+---@param code gaterpc.Code
+---@param class string
+---@param message string
+---@param traceback string
+function worker:fail(route, code, class, message, traceback) end
+
+---@param route integer
+---@param value any
+---@return boolean? more  false: wait for credit
+---@return string? code
+---@return string? text
+function worker:item(route, value) end
+
+---Sends the items that have gathered.
+---@param route integer
+function worker:flush(route) end
+
+---Ends a stream.
+---@param route integer
+function worker:finish(route) end
+
+---Tells the guard which method has the thread.
+---@param method string
+function worker:label(method) end
+
+---Tells the broker how many calls wait for calls of their own, so do not count against the credit.
+---@param count integer
+function worker:nested(count) end
+
+---The next event: kind, then by kind, as in src/engine/worker.h: 1 route, method, deadline_ms, id, arguments;
+---2 route, code; 3 route; 6 code, message; others nothing. Nothing when there is none.
+---@return integer? kind
+---@return any ...
+function worker:next() end
+
+function worker:drain() end
+
+---@return { requests: integer, cancelled: integer, malformed: integer, open: integer, up: boolean }
+function worker:stats() end
+
+function worker:close() end
+
+-------------------------------------------------------------------------------------------------
+
+---A broker in its thread. `owner:on_ended()` is called when it has ended after drain().
+---@class gaterpc.core.majordomo
+local majordomo = {}
+
+---@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms
+---@param owner table
+---@return gaterpc.core.majordomo? majordomo
+---@return string? code
+---@return string? text
+function core.majordomo(options, owner) end
+
+---@param side "front"|"back"
+---@param address string
+---@return string? bound
+---@return string? code
+---@return string? text
+function majordomo:bind(side, address) end
+
+---@return true? started
+---@return string? code
+---@return string? text
+function majordomo:start() end
+
+function majordomo:drain() end
+
+---@return table<string, integer> counters  as in src/engine/broker.h
+function majordomo:stats() end
+
+function majordomo:close() end
+
+return core
