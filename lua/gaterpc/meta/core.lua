@@ -43,9 +43,8 @@ function core.log(level, name, text) end
 ---@return integer
 function core.log_level(level) end
 
----Waits until what was logged so far is written, at most so long.
----@param timeout_ms? integer
-function core.flush_log(timeout_ms) end
+---Waits until what was logged so far is written, a second at most.
+function core.flush_log() end
 
 ---@param fd integer
 ---@return boolean
@@ -68,11 +67,13 @@ function core.terminal(history) end
 ---@param prompt string
 function terminal:read(prompt) end
 
----Drops the line that is being typed.
-function terminal:drop() end
+---Forgets what was typed and shows the prompt anew.
+---@param prompt string
+function terminal:drop(prompt) end
 
----Takes the line that is being typed off the screen, so that something else can be printed.
-function terminal:hide() end
+---Takes the line that is being typed off the screen, because something will be written.
+---@param partial boolean  what is written does not end its line
+function terminal:hide(partial) end
 
 ---Adds a line to the history.
 ---@param line string
