@@ -85,7 +85,7 @@ end
 function Majordomo.new(class, given)
   given = options.check(class.class_name, given, known)
   settings.freeze("Majordomo")
-  local function pick(name, setting) return settings.pick(setting, given[name], 3) end
+  local function pick(name, setting) return settings.pick(setting, given[name]) end
   local self = setmetatable({}, class)
   local state = {
     methods = interface.methods(class),

@@ -304,7 +304,7 @@ end
 function M.new(given)
   given = options.check("Client", given, known)
   settings.freeze("Client")
-  local function pick(name, setting) return settings.pick(setting, given[name], 3) end
+  local function pick(name, setting) return settings.pick(setting, given[name]) end
   local shared = setmetatable({
     address = pick("broker", "FRONTEND"),
     waiting = {},

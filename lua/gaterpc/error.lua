@@ -73,6 +73,15 @@ function M.describe(value)
   return code, class, message
 end
 
+---One line for people, of whatever was raised.
+---@param value any
+---@return string
+function M.text(value)
+  if type(value) ~= "table" or getmetatable(value) ~= nil then return tostring(value) end
+  local code, _, message = M.describe(value)
+  return code .. ": " .. message
+end
+
 local own_dir = debug.getinfo(1, "S").source:sub(2):match("^(.*/)") or ""
 
 -- Lua shortens long names of files to "..." and their end.

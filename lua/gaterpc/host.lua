@@ -12,7 +12,7 @@ local interactive -- there is a prompt, or will be
 
 local function report(co, err)
   io.stdout:flush()
-  io.stderr:write("gaterpc-host: ", errors.traceback(co, type(err) == "string" and err or tostring(err)), "\n")
+  io.stderr:write("gaterpc-host: ", errors.traceback(co, errors.text(err)), "\n")
   core.exit(1)
 end
 task.on_fatal(report)

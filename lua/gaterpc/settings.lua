@@ -72,14 +72,14 @@ function M.freeze(who)
   frozen_by = frozen_by or who
 end
 
----An object's own value for a setting, checked like the setting, or the setting's.
+---An object's own value for a setting, checked like the setting, or the setting's. Raises at whoever
+---called the object's constructor: tail calls on the way there leave no frames.
 ---@param name string
 ---@param own any
----@param level integer  as in error()
 ---@package
-function M.pick(name, own, level)
+function M.pick(name, own)
   if own == nil then return values[name] end
-  return check(name, own, level + 1)
+  return check(name, own, 2)
 end
 
 ---All settings with their texts, sorted by name: { name, value, default, type, low, high, text }.

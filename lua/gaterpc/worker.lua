@@ -291,7 +291,7 @@ end
 function M.new(class, service, given)
   given = options.check("create_worker", given, known, 4)
   settings.freeze("Worker")
-  local function pick(name, setting) return settings.pick(setting, given[name], 4) end
+  local function pick(name, setting) return settings.pick(setting, given[name]) end
   local methods = interface.methods(class)
   local self = setmetatable({ service = service.name }, class)
   self[STATE] = {

@@ -156,8 +156,10 @@ function methods:type(text)
   self.process:write(text)
 end
 
----Types a line.
+---Types a line; what is waited for next is below it.
 function methods:enter(text)
+  look(self)
+  self.seen = self.screen.row + 1
   self:type(text .. "\r")
 end
 

@@ -111,8 +111,8 @@ static void on_signal(int number)
     for (int i = 0; i < 3; i++)
         if (signal_list[i] == number)
             signals.pending[i] = 1;
-    if (number == SIGINT && signals.interactive) {
-        gr_state_interrupt();
+    if (signals.interactive && number != SIGTERM) {
+        gr_state_interrupt(); /* SIGHUP: the terminal has gone, and a line may run for ever */
     } else if (number != SIGHUP && signals.asked++ > 0) {
         gr_terminal_restore();
         _exit(128 + number);
