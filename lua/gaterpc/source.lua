@@ -42,7 +42,7 @@ function M.doc(fn)
   if not lines then return nil end
   local found = {}
   for i = info.linedefined - 1, 1, -1 do
-    local text = lines[i]:match("^%s*%-%-%-%s?(.*)$")
+    local text = (lines[i] or ""):match("^%s*%-%-%-%s?(.*)$") -- the file may have changed since
     if not text then break end
     table.insert(found, 1, text)
   end
