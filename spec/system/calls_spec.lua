@@ -79,7 +79,9 @@ function Class.interface:fail_class() error { class = "UserError", message = "no
 function Class.interface:fail_object() error(gaterpc.error("PERMISSION_DENIED", "not for you")) end
 function Class.interface:fail_number() error(42) end
 function Class.interface:fail_nil() error() end
-function Class.interface:fail_other() error(setmetatable({}, { __tostring = function() return "a strange one" end })) end
+function Class.interface:fail_other()
+  error(setmetatable({}, { __tostring = function() return "a strange one" end }))
+end
 function Class.interface:fail_worse() error(setmetatable({}, { __tostring = function() error "twice" end })) end
 function Class.interface:fail_code() error { code = "NO_SUCH_CODE", message = "odd" } end
 function Class.interface:fail_deep()
