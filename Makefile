@@ -78,7 +78,7 @@ build-fuzz/%.o: %.c
 # everything but spec/system; "threads" what has threads of ours in one process.
 ONLY    ?= all
 unit    := $(wildcard spec/*_spec.lua)
-threads := $(wildcard $(addprefix spec/,$(addsuffix _spec.lua,task system/embedded)))
+threads := $(wildcard $(addprefix spec/,$(addsuffix _spec.lua,task system/embedded system/calls)))
 specs    = $(if $(filter all,$(ONLY)),spec,$(if $(filter unit threads,$(ONLY)),$($(ONLY)),\
            $(wildcard $(foreach name,$(ONLY),spec/$(name)_spec.lua spec/system/$(name)_spec.lua spec/$(name)))))
 
@@ -93,7 +93,7 @@ check: host $(engine_module) $(BUILD)/spec/spam ## run the specs: [ONLY=name] [S
 	$(HOST) spec/run.lua $(specs)
 
 lint: ## luacheck, clang-format, and the warnings of gcc and clang as errors
-	luacheck -q lua spec examples scripts
+	luacheck -qq lua spec examples scripts
 	clang-format --dry-run -Werror $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
 	$(foreach source,$(sources),gcc $(filter-out -flto% -MMD -MP,$(cflags)) -Werror -fsyntax-only $(source) &&) true
 	$(foreach source,$(sources),clang $(filter-out -flto% -MMD -MP,$(cflags)) -Werror -fsyntax-only $(source) &&) true

@@ -38,4 +38,9 @@ describe("Settings", function()
     assert.truthy(host.out:find("[Mine.method]", 1, true))
     assert.truthy(host.out:find("[Own.method]", 1, true))
   end)
+
+  it("are in the manual, with the present defaults", function()
+    local host = process.command { "scripts/manual.lua", "--check", "docs/manual.md" }
+    assert.equal(0, host:wait_exit(), host.err)
+  end)
 end)

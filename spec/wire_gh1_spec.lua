@@ -293,3 +293,29 @@ describe("a result envelope", function()
     assert.same({ nil, EXHAUSTED }, { engine.get_result("\x81\xa6result\x91" .. deep .. "\xc0") })
   end)
 end)
+
+describe("the example of docs/protocol.md", function()
+  local function blocks()
+    local file <close> = assert(io.open "docs/protocol.md")
+    local text = file:read("a"):match "## An example(.*)"
+    local found = {}
+    for block in text:gmatch "```\n(.-)```" do
+      local digits = {}
+      for line in block:gmatch "[^\n]+" do digits[#digits + 1] = line:match "^[%x ]+" :gsub("   .*", "") end
+      found[#found + 1] = bytes(table.concat(digits))
+    end
+    return table.unpack(found)
+  end
+
+  it("is what the codec reads", function()
+    local request, reply = blocks()
+    local envelope = engine.parse(request)
+    assert.equal("REQUEST", envelope.type)
+    assert.same({ "Math", "add", 1, 60000, 1024, 1 << 20, 3 }, { envelope.service, envelope.method, envelope.id,
+      envelope.deadline_ms, envelope.credit, envelope.window, envelope.split })
+    assert.same({ true, 1, 2 }, { msgpack.unpack_args(envelope.payload, envelope.split) })
+    envelope = engine.parse(reply)
+    assert.equal("REPLY", envelope.type)
+    assert.same({ result = 3, exception = msgpack.null }, (msgpack.unpack(envelope.payload)))
+  end)
+end)
