@@ -75,11 +75,10 @@ build-fuzz/%.o: %.c
 # --- end of spec modules
 
 # Specs: all, or ONLY=name for spec/name_spec.lua or spec/system/name_spec.lua, or a folder. "unit" is
-# everything but spec/system; "threads" what has threads of ours in one process.
+# everything but spec/system.
 ONLY    ?= all
-unit    := $(wildcard spec/*_spec.lua)
-threads := $(wildcard $(addprefix spec/,$(addsuffix _spec.lua,task system/embedded system/calls)))
-specs    = $(if $(filter all,$(ONLY)),spec,$(if $(filter unit threads,$(ONLY)),$($(ONLY)),\
+unit := $(wildcard spec/*_spec.lua)
+specs    = $(if $(filter all,$(ONLY)),spec,$(if $(filter unit,$(ONLY)),$(unit),\
            $(wildcard $(foreach name,$(ONLY),spec/$(name)_spec.lua spec/system/$(name)_spec.lua spec/$(name)))))
 
 $(BUILD)/spec/spam: spec/support/spam.c
