@@ -3,7 +3,7 @@ local gaterpc = require "gaterpc"
 local process = require "support.process"
 local task = gaterpc.task
 
--- DESIGN, section 1, as it is printed there; only the addresses are others.
+-- The program that the project was designed around, as it was first written down; only the addresses are others.
 local SERVICE = [[
 #!/usr/bin/env gaterpc-host
 local gaterpc = require "gaterpc"

@@ -215,7 +215,8 @@ void gr_endpoint_unlock(gr_endpoint *self)
 
 /* --- life -------------------------------------------------------------------------------- */
 
-/* Never receives here: that would consume an edge and not look again (DESIGN, the endpoint). */
+/* Never receives here: that would consume an edge and not look again, see
+ * docs/architecture.md, "Threads". */
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     (void)status;
