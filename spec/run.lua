@@ -3,6 +3,7 @@
 
 local core = require "gaterpc.core"
 local task = require "gaterpc.task"
+local timers = require "gaterpc.timers"
 
 local LIMIT = 10 * tonumber(os.getenv "GATERPC_SLOW" or 1) -- sanitizers are slow
 
@@ -22,13 +23,13 @@ local function limited(run, element)
     local limit = limit_of(element)
     local text = ("this test took longer than its %g s"):format(limit)
     local job = task.current()
-    local timer = task.after(limit, function() task.interrupt(job, text) end)
+    local timer = timers.after(limit, function() task.interrupt(job, text) end)
     local deadline = core.now() + limit
     debug.sethook(function()
       if core.now() > deadline + 1 then error(text, 2) end
     end, "", 1000000)
     local _ <close> = setmetatable({}, { __close = function()
-      task.drop_timer(timer)
+      timers.drop(timer)
       debug.sethook()
     end })
     return run(...)

@@ -3,6 +3,7 @@
 
 local core = require "gaterpc.core"
 local task = require "gaterpc.task"
+local timers = require "gaterpc.timers"
 local errors = require "gaterpc.error"
 local worker = require "gaterpc.worker"
 
@@ -55,7 +56,7 @@ local function sweep()
     end
   end
   if overdue then collectgarbage() end
-  if any then sweeper = task.after(SWEEP, sweep, nil, true) end
+  if any then sweeper = timers.after(SWEEP, sweep, nil, true) end
 end
 
 ---@package
@@ -69,7 +70,7 @@ function M.new(client, id, service, method, timeout)
     ended = false, closed = false, last_read = core.now(), patience = PATIENCE,
   }, mt)
   open_streams[self] = true
-  if not sweeper then sweeper = task.after(SWEEP, sweep, nil, true) end
+  if not sweeper then sweeper = timers.after(SWEEP, sweep, nil, true) end
   return self
 end
 
@@ -143,12 +144,12 @@ local function wait(self, seconds)
   if self.job then error("another coroutine waits for this stream", 3) end
   self.job = job
   worker.begin_nested(job)
-  local timer = task.after(seconds, function() task.wake(take(self), false) end)
+  local timer = timers.after(seconds, function() task.wake(take(self), false) end)
   local came = task.wait(function()
     take(self)
-    task.drop_timer(timer)
+    timers.drop(timer)
   end)
-  task.drop_timer(timer)
+  timers.drop(timer)
   if not came then
     self:close()
     error(errors.new("DEADLINE_EXCEEDED", ("no item came within %g s"):format(seconds),

@@ -8,6 +8,7 @@
 
 local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
+local timers = require "gaterpc.timers"
 
 local raw_resume, raw_yield, raw_wrap = coroutine.resume, coroutine.yield, coroutine.wrap
 local create, close, status, isyieldable = coroutine.create, coroutine.close, coroutine.status, coroutine.isyieldable
@@ -296,88 +297,8 @@ function coroutine.wrap(fn)
 end
 
 -------------------------------------------------------------------------------------------------
--- Timers
+-- Time
 -------------------------------------------------------------------------------------------------
-
--- A binary heap of { at_ms, serial, fn, key, place, background }.
-local timers, timers_len, timer_serial = {}, 0, 0
-local foreground = 0 -- timers that keep the host running
-
-local function before(a, b)
-  if a[1] ~= b[1] then return a[1] < b[1] end
-  return a[2] < b[2]
-end
-
-local function put(timer, place)
-  timers[place] = timer
-  timer[5] = place
-end
-
-local function rise(timer, place)
-  while place > 1 and before(timer, timers[place // 2]) do
-    put(timers[place // 2], place)
-    place = place // 2
-  end
-  put(timer, place)
-end
-
-local function sink(timer, place)
-  while true do
-    local child = place * 2
-    if child > timers_len then break end
-    if child < timers_len and before(timers[child + 1], timers[child]) then child = child + 1 end
-    if not before(timers[child], timer) then break end
-    put(timers[child], place)
-    place = child
-  end
-  put(timer, place)
-end
-
-local function arm()
-  core.set_timer(timers_len > 0 and timers[1][1] or nil, foreground > 0)
-end
-
----Calls fn(key) from the dispatcher after so many seconds.
----@package
----@param seconds number
----@param background? boolean  it does not keep the host running
----@return table timer
-function M.after(seconds, fn, key, background)
-  timer_serial = timer_serial + 1
-  local timer = { core.now_ms() + math.max(0, math.ceil(seconds * 1000)), timer_serial, fn, key, 0, background }
-  timers_len = timers_len + 1
-  rise(timer, timers_len)
-  if not background then foreground = foreground + 1 end
-  if timer[5] == 1 or foreground == 1 then arm() end
-  return timer
-end
-local after = M.after
-
----@package
-function M.drop_timer(timer)
-  local place = timer[5]
-  if not place then return end
-  timer[5] = nil
-  local last = timers[timers_len]
-  timers[timers_len] = nil
-  timers_len = timers_len - 1
-  if not timer[6] then foreground = foreground - 1 end
-  if last ~= timer then
-    if place > 1 and before(last, timers[place // 2]) then rise(last, place) else sink(last, place) end
-  end
-  if place == 1 or foreground == 0 then arm() end
-end
-local drop_timer = M.drop_timer
-
-local function run_timers()
-  local now = core.now_ms()
-  while timers_len > 0 and timers[1][1] <= now do
-    local timer = timers[1]
-    drop_timer(timer)
-    timer[3](timer[4])
-  end
-  arm()
-end
 
 local function check_seconds(seconds, level)
   if type(seconds) ~= "number" or seconds ~= seconds or seconds < 0 then
@@ -393,8 +314,7 @@ M.check_seconds = check_seconds
 function M.sleep(seconds)
   seconds = check_seconds(seconds, 2)
   local job = M.check_wait(2)
-  local timer = after(seconds, wake, job)
-  M.wait(drop_timer, timer)
+  M.wait(timers.drop, timers.after(seconds, wake, job))
 end
 
 -------------------------------------------------------------------------------------------------
@@ -456,15 +376,15 @@ function promise:await(timeout)
     local job = M.check_wait(2)
     self.waiting = self.waiting or {}
     table.insert(self.waiting, job)
-    local timer = timeout and after(check_seconds(timeout, 2), function()
+    local timer = timeout and timers.after(check_seconds(timeout, 2), function()
       leave(self, job)
       wake(job, false)
     end)
     local came = M.wait(function()
       leave(self, job)
-      if timer then drop_timer(timer) end
+      if timer then timers.drop(timer) end
     end)
-    if timer then drop_timer(timer) end
+    if timer then timers.drop(timer) end
     if not came then error(errors.new("DEADLINE_EXCEEDED", "nothing came in time"), 2) end
   end
   local outcome = self.outcome
@@ -635,7 +555,7 @@ local events = {}
 -- An endpoint has events, or a broker has ended: their owners know what to do.
 function events.ready(owner) owner:on_ready() end
 function events.ended(owner) owner:on_ended() end
-function events.due() run_timers() end
+function events.due() timers.run() end
 function events.turn() end -- somebody is ready to run, see below
 
 -- A callback of luv, to run as a task.
