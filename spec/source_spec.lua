@@ -42,6 +42,8 @@ describe("what is read of a function's source", function()
     assert.is_true(source.yields(Class.interface.marked))
     assert.is_false(source.yields(Class.interface.bare))
     assert.is_false(source.yields(print))
+    assert.is_true(source.yields(assert(load "local x = 1\ncoroutine.yield(x)")))
+    assert.is_false(source.yields(assert(load "local x = 1\nreturn x")))
   end)
 
   it("works for chunks out of strings, and not at all without a source", function()

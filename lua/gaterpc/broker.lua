@@ -11,6 +11,7 @@ local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
 local interface = require "gaterpc.interface"
 local options = require "gaterpc.options"
+local pools = require "gaterpc.pool"
 local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
 local worker = require "gaterpc.worker"
@@ -24,9 +25,11 @@ local M = {}
 ---@field liveness? integer    default Settings.LIVENESS
 ---@field queue? integer       requests that may wait for one service; default Settings.QUEUE_MAXSIZE
 ---@field queue_bytes? integer bytes of all that wait; default Settings.QUEUE_MAXBYTES
+---@field thread_executor? gaterpc.Pool   of handlers that run = "thread"; default: a ThreadPoolExecutor of its own
+---@field process_executor? gaterpc.Pool  likewise
 local known = {
   frontend = "string", backend = "string", heartbeat = "number", liveness = "integer", queue = "integer",
-  queue_bytes = "integer",
+  queue_bytes = "integer", thread_executor = "table", process_executor = "table",
 }
 
 ---@class gaterpc.Majordomo
@@ -69,7 +72,8 @@ local function start_handlers(self, state)
   if next(state.methods) == nil then return end
   local err
   state.handlers, err = worker.register({
-    object = self, service = "Gate", description = "internal handlers", methods = state.methods,
+    object = self, service = "Gate", description = "internal handlers", pools = state.pools,
+    methods = pools.place(state.methods, self, "Gate"),
     described = interface.describe(state.methods, 1), start = start_handler, finish = finish_handler,
   }, {
     address = state.backend, credit = settings.WORKER_CREDIT, heartbeat = settings.HEARTBEAT,
@@ -93,6 +97,7 @@ function Majordomo.new(class, given)
     wanted_frontend = given.frontend,
     backend = pick("backend", "BACKEND"),
     stopped = task.promise(),
+    pools = pools.equip(self, given, 3),
   }
   self[STATE] = state
   local engine, code, text = core.majordomo({

@@ -12,6 +12,8 @@ local M = {}
 
 ---@class gaterpc.InterfaceOptions
 ---@field idempotent? boolean  may run twice: when its worker dies it is given to another
+---@field run? "inline"|"thread"|"process"  where it runs: in the host's Lua thread, which is the default, or in the
+---worker's thread_executor or process_executor, with a stand-in for self that has the field service only
 ---@field stream? boolean      its results are a stream, even when it yields nothing; default: whether its
 ---source has a coroutine.yield
 
@@ -20,19 +22,25 @@ local M = {}
 ---@field idempotent boolean
 ---@field stream boolean    an end without a value ends a stream
 ---@field declared boolean  `stream` was said, not guessed
+---@field run "inline"|"thread"|"process"
 local method_mt = { __name = "gaterpc.interface" }
+
+local places = { inline = true, thread = true, process = true }
 
 ---Marks a function with options for its use as a method.
 ---@param fn function
----@param given? gaterpc.InterfaceOptions
+---@param given? gaterpc.InterfaceOptions|"inline"|"thread"|"process"  a string is the option `run`
 ---@return gaterpc.Method
 function M.mark(fn, given)
   if type(fn) ~= "function" then error("interface takes a function and options, got " .. type(fn), 2) end
-  given = options.check("interface", given, { idempotent = "boolean", stream = "boolean" })
+  if type(given) == "string" then given = { run = given } end
+  given = options.check("interface", given, { idempotent = "boolean", stream = "boolean", run = "string" })
+  local run = given.run or "inline"
+  if not places[run] then error("interface: " .. options.unknown("place to run,", run, places), 2) end
   local stream = given.stream
   if stream == nil then stream = source.yields(fn) end
   return setmetatable({
-    fn = fn, idempotent = given.idempotent or false, stream = stream, declared = given.stream ~= nil,
+    fn = fn, idempotent = given.idempotent or false, stream = stream, declared = given.stream ~= nil, run = run,
   }, method_mt)
 end
 

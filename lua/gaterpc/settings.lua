@@ -5,6 +5,9 @@ local options = require "gaterpc.options"
 
 ---name = { default, type, lowest, highest, what it is for }. Times are in seconds.
 local known = {
+  EXECUTOR_GRACE = { 1.0, "number", 0, 3600,
+    "how long a job that was given up may take to stop, before its process is killed" },
+  EXECUTOR_QUEUE = { 16384, "integer", 1, 1048576, "jobs that may wait for one pool of executors" },
   FRONTEND = { "inproc://gaterpc.frontend", "string", nil, nil,
     "where a client looks for its broker, and a broker binds for clients" },
   BACKEND = { "inproc://gaterpc.backend", "string", nil, nil,

@@ -23,7 +23,9 @@ local function lines_of(source)
   if kind == "@" then
     local file = io.open(source:sub(2), "r")
     if not file then return nil end
-    local text = file:read(MAX_FILE)
+    local size = file:seek("end") or MAX_FILE -- read() makes room for what it is asked for
+    file:seek("set")
+    local text = file:read(math.min(size, MAX_FILE))
     file:close()
     lines = split(text or "")
   else
@@ -73,7 +75,9 @@ function M.yields(fn)
   local info = debug.getinfo(fn, "S")
   local lines = lines_of(info.source)
   if not lines then return false end
-  for i = info.linedefined, math.min(info.lastlinedefined, #lines) do
+  local first, last = info.linedefined, info.lastlinedefined
+  if first == 0 then first, last = 1, #lines end -- a chunk
+  for i = first, math.min(last, #lines) do
     local code = lines[i]:gsub("%-%-.*$", "")
     if code:find("coroutine%s*%.%s*yield") or code:find("%f[%w_]yield%s*%(") then return true end
   end

@@ -8,6 +8,7 @@ local msgpack = require "gaterpc.msgpack"
 local options = require "gaterpc.options"
 local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
+local pools -- gaterpc.pool, which needs this file
 
 local M = {}
 
@@ -16,12 +17,19 @@ local M = {}
 ---@field credit? integer    calls at once; default Settings.WORKER_CREDIT
 ---@field heartbeat? number  default Settings.HEARTBEAT
 ---@field liveness? integer  default Settings.LIVENESS
-local known = { broker = "string", credit = "integer", heartbeat = "number", liveness = "integer" }
+---@field thread_executor? gaterpc.Pool   shared with others; default: a ThreadPoolExecutor of its own
+---@field process_executor? gaterpc.Pool  shared with others; default: a ProcessPoolExecutor of its own
+local known = {
+  broker = "string", credit = "integer", heartbeat = "number", liveness = "integer", thread_executor = "table",
+  process_executor = "table",
+}
 
 ---@class gaterpc.Worker
 ---@field service string  name of its service
 ---@field interface table<string, function>  assign methods here
 ---@field init? fun(self: gaterpc.Worker)  called when it is made, for state of its own
+---@field thread_executor gaterpc.Pool    for run_in_executor, and for methods that run = "thread"
+---@field process_executor gaterpc.Pool   likewise
 local Worker = interface.class "Worker"
 
 -- Kinds of events, as in src/engine/worker.h.
@@ -257,6 +265,7 @@ function registration:close(err)
     task.kill(job, errors.new("UNAVAILABLE", "the worker was closed"))
   end
   self.core = nil
+  if self.pools then pools.rest(self.pools) end
   engine:close()
   self.failure = err
   if err then core.log(40, "gaterpc.worker", tostring(err)) end
@@ -279,6 +288,20 @@ function Worker.interface:get_interfaces()
   return self[STATE].described
 end
 
+---Runs a function in an executor, which suspends the calling coroutine only. A call that is cancelled gives
+---the job up.
+---@async
+---@param executor gaterpc.Pool    self.thread_executor, self.process_executor or another one
+---@param fn function|string       a string is "module.function"
+---@param ... any                  its arguments
+---@return any ...                 its results; a gaterpc.StreamReply when it is a generator
+function Worker:run_in_executor(executor, fn, ...)
+  if not pools.is(executor) then
+    error("run_in_executor takes an executor, such as self.thread_executor, got " .. type(executor), 2)
+  end
+  return executor:run(fn, ...)
+end
+
 local function start_method(self, job, fn, ...)
   task.resume(job, fn, self.object, ...)
 end
@@ -289,13 +312,15 @@ end
 ---@param service { name: string, description?: string }
 ---@param given? gaterpc.WorkerOptions
 function M.new(class, service, given)
+  pools = require "gaterpc.pool"
   given = options.check("create_worker", given, known, 4)
   settings.freeze("Worker")
   local function pick(name, setting) return settings.pick(setting, given[name]) end
   local methods = interface.methods(class)
   local self = setmetatable({ service = service.name }, class)
+  local own = pools.equip(self, given, 4)
   self[STATE] = {
-    methods = methods,
+    methods = pools.place(methods, self, service.name), pools = own,
     described = interface.describe(methods),
     description = service.description,
     options = {
@@ -322,7 +347,7 @@ function Worker:start()
   if state.registration and state.registration.core then error("the worker runs already", 2) end
   local made, err = M.register({
     object = self, service = self.service, description = state.description, methods = state.methods,
-    described = state.described, start = start_method,
+    described = state.described, start = start_method, pools = state.pools,
   }, state.options)
   if not made then
     error(errors.new(err.code, ("worker of %s: broker '%s': %s"):format(

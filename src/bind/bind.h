@@ -15,11 +15,20 @@
 /* Puts the modules gaterpc.core and gaterpc.msgpack where require finds them. [-0, +0] */
 void gr_bind_preload(lua_State *L);
 
+/* The same for the state of an executor: a smaller gaterpc.core, gaterpc.msgpack and gaterpc.port.
+ */
+void gr_bind_preload_inside(lua_State *L);
+int gr_bind_open_port(lua_State *L);
+
+/* [-0, +1] In an executor: the error that code gets when its job is to stop. */
+void gr_bind_push_stopped(lua_State *L);
+
 /* Functions of gaterpc.core, added to the table on the stack's top by their modules. [-0, +0] */
 void gr_bind_client(lua_State *L);
 void gr_bind_worker(lua_State *L);
 void gr_bind_majordomo(lua_State *L);
 void gr_bind_repl(lua_State *L);
+void gr_bind_executor(lua_State *L);
 
 /* Returns nil, code, text to Lua. text NULL: the error's own. [-0, +3] */
 int gr_bind_fail(lua_State *L, int err, const char *text);

@@ -100,30 +100,44 @@ static int f_allow_interrupts(lua_State *L) /* core.allow_interrupts(): Ctrl-C s
     return 0;
 }
 
+/* What needs neither loop nor connection. */
+static const luaL_Reg common[] = {
+    {"now", f_now},
+    {"now_ms", f_now_ms},
+    {"log", f_log},
+    {"flush_log", f_flush_log},
+    {"log_level", f_log_level},
+    {"isatty", f_isatty},
+    {NULL, NULL},
+};
+
 static int open_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"set_dispatcher", f_set_dispatcher},
-        {"now", f_now},
-        {"now_ms", f_now_ms},
         {"set_timer", f_set_timer},
         {"want_turn", f_want_turn},
         {"hold", f_hold},
         {"exit", f_exit},
         {"busy_limit", f_busy_limit},
-        {"log", f_log},
-        {"flush_log", f_flush_log},
-        {"log_level", f_log_level},
-        {"isatty", f_isatty},
         {"allow_interrupts", f_allow_interrupts},
         {NULL, NULL},
     };
     luaL_newlib(L, functions);
+    luaL_setfuncs(L, common, 0);
     gr_lua_msgpack_setup(L);
     gr_bind_client(L);
     gr_bind_worker(L);
     gr_bind_majordomo(L);
     gr_bind_repl(L);
+    gr_bind_executor(L);
+    return 1;
+}
+
+static int open_core_inside(lua_State *L)
+{
+    luaL_newlib(L, common);
+    gr_lua_msgpack_setup(L);
     return 1;
 }
 
@@ -134,5 +148,17 @@ void gr_bind_preload(lua_State *L)
     lua_setfield(L, -2, "gaterpc.core");
     lua_pushcfunction(L, luaopen_gaterpc_msgpack);
     lua_setfield(L, -2, "gaterpc.msgpack");
+    lua_pop(L, 1);
+}
+
+void gr_bind_preload_inside(lua_State *L)
+{
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, open_core_inside);
+    lua_setfield(L, -2, "gaterpc.core");
+    lua_pushcfunction(L, luaopen_gaterpc_msgpack);
+    lua_setfield(L, -2, "gaterpc.msgpack");
+    lua_pushcfunction(L, gr_bind_open_port);
+    lua_setfield(L, -2, "gaterpc.port");
     lua_pop(L, 1);
 }

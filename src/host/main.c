@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "host/inside.h"
 #include "host/state.h"
 #include "host/terminal.h"
 
@@ -233,6 +234,8 @@ static void raise_descriptor_limit(void)
 
 int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "--executor") == 0)
+        return gr_executor_serve(gr_inside_run);
     struct request request = {0};
     int rc = parse(&request, argc, argv);
     if (rc != 0)

@@ -10,6 +10,7 @@
 #include <zmq.h>
 
 #include "base/err.h"
+#include "base/log.h"
 #include "bind/bind.h"
 #include "net/endpoint.h"
 
@@ -168,7 +169,7 @@ static void push_lua_dir(lua_State *L)
     lua_pushfstring(L, "%s/../lua", exe);
 }
 
-static int set_path(lua_State *L)
+int gr_state_set_path(lua_State *L)
 {
     luaL_requiref(L, "package", luaopen_package, 0);
     push_lua_dir(L);
@@ -228,7 +229,7 @@ static int open_all(lua_State *L)
     gr_state *self = gr_state_of(L);
     let_loop_end_last(L);
     luaL_openlibs(L);
-    set_path(L);
+    gr_state_set_path(L);
     luv_set_loop(L, gr_loop_uv(self->loop));
     luv_set_callback(L, call_from_luv);
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
@@ -270,6 +271,15 @@ int gr_state_new(gr_state **out, bool environment)
     return 0;
 }
 
+static void end_executors(gr_state *self)
+{
+    enum { LIMIT_MS = 2000 };
+    unsigned left = gr_crew_end(&self->crew, LIMIT_MS);
+    if (left > 0)
+        gr_log(GR_LOG_WARNING, "gaterpc.executor",
+               "%u executor threads are left behind: they are in C code that does not end", left);
+}
+
 void gr_state_destroy(gr_state **state)
 {
     gr_state *self = *state;
@@ -277,6 +287,7 @@ void gr_state_destroy(gr_state **state)
         return;
     self->closing = true;
     self->dispatcher = LUA_NOREF; /* nothing calls into Lua any more */
+    end_executors(self);
     if (self->loop != NULL)
         gr_loop_calm(self->loop);
     if (self->L != NULL)

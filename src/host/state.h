@@ -9,11 +9,13 @@
 #include <lua.h>
 #include <stdbool.h>
 
+#include "exec/executor.h"
 #include "net/loop.h"
 
 typedef struct gr_state {
     lua_State *L;
     gr_loop *loop;
+    gr_crew crew;   /* the executors */
     void *ctx;      /* ZeroMQ context */
     int dispatcher; /* reference in the registry, or LUA_NOREF */
     int exit_code;
@@ -28,6 +30,9 @@ int gr_state_new(gr_state **out, bool environment);
 /* Closes the state, and the loop as its last act: endpoints go before it, and luv's handles find a
  * state to the end. */
 void gr_state_destroy(gr_state **self);
+
+/* Makes require find the Lua files of this project; for any state. [-0, +n] Returns 0. */
+int gr_state_set_path(lua_State *L);
 
 /* The state that a lua_State belongs to; in all its coroutines. */
 static inline gr_state *gr_state_of(lua_State *L)
