@@ -4,6 +4,9 @@
 
 #include "exec/executor.h"
 
+/* What ps and top show. */
+#define GR_EXECUTOR_NAME "gr-executor"
+
 typedef struct gr_executor_ops {
     int (*send)(gr_executor *self, gr_frame **frame);
     gr_frame *(*next)(gr_executor *self);

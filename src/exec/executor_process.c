@@ -318,6 +318,7 @@ int gr_executor_serve(gr_executor_code *code)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (failed)
         return EXIT_FAILURE;
+    pthread_setname_np(pthread_self(), GR_EXECUTOR_NAME);
     code(port);
     return EXIT_SUCCESS; /* the feeder ends with the process; the socket stays open as long */
 }

@@ -57,6 +57,7 @@ static int put(void *arg, gr_frame **frame)
 static void *run(void *arg)
 {
     struct shared *shared = arg;
+    pthread_setname_np(pthread_self(), GR_EXECUTOR_NAME);
     shared->code(shared->port);
     pthread_mutex_lock(&shared->mutex);
     shared->ended = true;
