@@ -328,6 +328,19 @@ for _, kind in ipairs { "thread", "process" } do
       end))
     end)
 
+    it("find modules that were loaded anew", function()
+      local path = process.file("reloaded.lua", "return setmetatable({ n = ... }, {})")
+      local before = package.path
+      package.path = path:gsub("reloaded%.lua$", "?.lua") .. ";" .. before
+      local pool = new(kind)
+      for _ = 1, 3 do
+        package.loaded.reloaded = nil
+        local module = require "reloaded"
+        assert.equal("reloaded", pool:run(function() return module.n end))
+      end
+      package.loaded.reloaded, package.path = nil, before
+    end)
+
     it("do not change the globals by an upvalue that was assigned", function()
       local pool = new(kind, { max_workers = 1 })
       local function lose()

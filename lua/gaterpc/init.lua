@@ -16,6 +16,7 @@ local M = {
   Service = require "gaterpc.service",
   Settings = require "gaterpc.settings",
   StreamReply = require "gaterpc.stream",
+  SyncManager = require "gaterpc.sync_manager",
   ThreadPoolExecutor = pool.ThreadPoolExecutor,
   Worker = worker.Worker,
   call = worker.call,

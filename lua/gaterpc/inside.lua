@@ -66,7 +66,7 @@ package.loaded["gaterpc.task"] = task
 -- Modules of gaterpc that need the host's loop.
 local here = {
   ["gaterpc.error"] = true, ["gaterpc.log"] = true, ["gaterpc.options"] = true, ["gaterpc.portable"] = true,
-  ["gaterpc.pretty"] = true, ["gaterpc.source"] = true,
+  ["gaterpc.pretty"] = true, ["gaterpc.source"] = true, ["gaterpc.sync_proxy"] = true,
 }
 table.insert(package.searchers, 2, function(name)
   if name:find("^gaterpc%.") and not here[name] then
@@ -76,6 +76,16 @@ end)
 
 local portable = require "gaterpc.portable"
 local source = require "gaterpc.source"
+
+local function answered(ok, ...)
+  if not ok and port.stopped() then error(errors.new(...), 0) end
+  return ok, ...
+end
+
+-- What is shared is in the host.
+require "gaterpc.sync_proxy".setup(function(proxy, operation, ...)
+  return answered(port.ask(proxy.data, operation, ...))
+end, {})
 
 -- What the functions of methods have for a self.
 local stand_in_mt = {

@@ -81,8 +81,8 @@ local function is_there(name)
   return can_require[name]
 end
 
--- Modules, and functions in their fields: value -> { MODULE, name, field }.
-local places, places_of = {}, 0
+-- Modules, and functions in their fields: value -> { MODULE, name, field }; and what was loaded then.
+local places, loaded_then, loaded_count = {}, {}, 0
 
 local function note(value, place)
   local before = places[value]
@@ -99,13 +99,21 @@ local function note_module(name)
   end
 end
 
-local function find_places()
+local function is_up_to_date()
   local count = 0
-  for _ in next, package.loaded do count = count + 1 end
-  if count == places_of then return end
-  places, places_of = setmetatable({}, { __mode = "k" }), count
+  for name, module in next, package.loaded do
+    if loaded_then[name] ~= module then return false end
+    count = count + 1
+  end
+  return count == loaded_count
+end
+
+local function find_places()
+  if is_up_to_date() then return end
+  places, loaded_then, loaded_count = setmetatable({}, { __mode = "k" }), setmetatable({}, { __mode = "v" }), 0
   for _, name in ipairs(standard) do note_module(name) end
-  for name in next, package.loaded do
+  for name, module in next, package.loaded do
+    loaded_then[name], loaded_count = module, loaded_count + 1
     if is_there(name) then note_module(name) end
   end
 end
@@ -246,11 +254,11 @@ function M.pack(fn)
     end
     return packed { nodes = { { MODULE, module, field } } }, {}
   end
+  local done = ready[fn]
+  if done then return done[1], done[2] end
   find_places()
   local place = places[fn]
   if place then return packed { nodes = { place } }, {} end
-  local done = ready[fn]
-  if done then return done[1], done[2] end
   if not code_id(fn) then
     error(errors.new("INVALID_ARGUMENT", "a C function cannot go to an executor, unless it is a module's"), 0)
   end

@@ -416,7 +416,10 @@ describe("the end of the host", function()
   it("is the end of its processes, whatever they do", function()
     local host = process.host(HEAD .. [[
       local pool = gaterpc.ProcessPoolExecutor { max_workers = 2 }
-      local function spin() note(require "luv".os_getpid()) while true do pcall(function() while true do end end) end end
+      local function spin()
+        note(require "luv".os_getpid())
+        while true do pcall(function() while true do end end) end
+      end
       for _ = 1, 2 do pool:submit(spin) end
     ]])
     local pids = { tonumber((host:wait_line "(%d+)")), tonumber((host:wait_line "(%d+)")) }

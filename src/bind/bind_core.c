@@ -88,6 +88,19 @@ static int f_log_level(lua_State *L) /* core.log_level([level]) -> level */
     return 1;
 }
 
+static int f_ext_class(lua_State *L)
+/* core.ext_class(type, metatable, referents): what ext of this type are, see gr_lua_set_ext_class()
+ */
+{
+    lua_Integer type = luaL_checkinteger(L, 1);
+    luaL_argcheck(L, type >= INT8_MIN && type < -1, 1, "must be from -128 to -2");
+    luaL_checktype(L, 2, LUA_TTABLE);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    lua_settop(L, 3);
+    gr_lua_set_ext_class(L, (int8_t)type);
+    return 0;
+}
+
 static int f_isatty(lua_State *L) /* core.isatty(fd) -> boolean */
 {
     lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
@@ -108,6 +121,7 @@ static const luaL_Reg common[] = {
     {"flush_log", f_flush_log},
     {"log_level", f_log_level},
     {"isatty", f_isatty},
+    {"ext_class", f_ext_class},
     {NULL, NULL},
 };
 

@@ -13,6 +13,7 @@
  * of the kind's number in the metatable. */
 static const char metatable_keys[GR_LUA_KINDS];
 static const char kind_key;
+static const char classes_key; /* of the table of ext classes in the registry, by type */
 
 enum gr_lua_kind gr_lua_kind(lua_State *L, int index)
 {
@@ -56,6 +57,48 @@ static void set_kind(lua_State *L, enum gr_lua_kind kind) /* of the value on top
 {
     gr_lua_push_kind(L, kind);
     lua_setmetatable(L, -2);
+}
+
+/* Classes of ext. */
+
+enum { REFERENTS = 3 }; /* in their metatables, behind the names of the fields */
+
+void gr_lua_set_ext_class(lua_State *L, int8_t type)
+{
+    lua_rawseti(L, -2, REFERENTS);
+    lua_pushinteger(L, GR_LUA_EXT);
+    lua_rawsetp(L, -2, &kind_key);
+    lua_pushliteral(L, "type");
+    lua_rawseti(L, -2, 1);
+    lua_pushliteral(L, "data");
+    lua_rawseti(L, -2, 2);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &classes_key) == LUA_TNIL) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &classes_key);
+    }
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, type);
+    lua_pop(L, 1);
+}
+
+void gr_lua_finish_ext(lua_State *L, int8_t type)
+{
+    int data = lua_gettop(L);
+    bool has_class = lua_rawgetp(L, LUA_REGISTRYINDEX, &classes_key) == LUA_TTABLE &&
+                     lua_rawgeti(L, -1, type) == LUA_TTABLE;
+    if (has_class) {
+        lua_rawgeti(L, -1, REFERENTS);
+        lua_pushvalue(L, data);
+        lua_rawget(L, -2);
+        lua_rawseti(L, data - 1, 1);
+        lua_pop(L, 1);
+    } else {
+        gr_lua_push_kind(L, GR_LUA_EXT);
+    }
+    lua_setmetatable(L, data - 1);
+    lua_settop(L, data - 1);
 }
 
 /* Marks. */

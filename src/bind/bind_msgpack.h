@@ -88,6 +88,14 @@ enum gr_lua_kind gr_lua_kind(lua_State *L, int index);
 /* [-0, +1] Pushes the metatable of a kind, nil when there was no setup. */
 void gr_lua_push_kind(lua_State *L, enum gr_lua_kind kind);
 
+/* [-2, +0] Takes the referents on top and the metatable below: tables with that metatable and
+ * fields type and data pack as ext of this type, and unpacked ext of it get the metatable, and at
+ * [1] what referents has under their data. */
+void gr_lua_set_ext_class(lua_State *L, int8_t type);
+
+/* [-1, +0] For unpacking: gives the table under the data on top its metatable. */
+void gr_lua_finish_ext(lua_State *L, int8_t type);
+
 /* The keys of a table. */
 typedef struct gr_lua_shape {
     enum gr_lua_kind kind; /* GR_LUA_ARRAY (1..n or empty), GR_LUA_MAP, or GR_LUA_PLAIN: holes */

@@ -254,12 +254,12 @@ static int push_ext(lua_State *L, int8_t type, gr_slice bytes)
     if (type == -1)
         return push_timestamp(L, bytes);
     lua_createtable(L, 0, 2);
-    gr_lua_push_kind(L, GR_LUA_EXT);
     lua_pushinteger(L, type);
-    lua_setfield(L, -3, "type");
+    lua_setfield(L, -2, "type");
     push_string(L, bytes);
+    lua_pushvalue(L, -1);
     lua_setfield(L, -3, "data");
-    lua_setmetatable(L, -2);
+    gr_lua_finish_ext(L, type);
     return 0;
 }
 
