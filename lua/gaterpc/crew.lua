@@ -124,7 +124,7 @@ end
 local function close_job(job)
   local self = job.crew
   if job.state == "over" then return end
-  job.state = "over"
+  job.state, job.keep = "over", { job.keep[1] } -- its future may live on
   self.jobs[job.id], self.streams[job.id] = nil, nil
   self.open = self.open - 1
   core.hold(false)
@@ -266,6 +266,7 @@ local function start_job(self, job)
     job.id, job.deadline_ms, job.description, news_for(self, job.codes), job.arguments, job.split)
   if ok then
     job.state, job.member, self.job = "running", self, job
+    job.description, job.codes, job.arguments = nil, nil, nil
     set_state(self, "busy")
     return true
   elseif code == "UNAVAILABLE" then
@@ -546,7 +547,7 @@ end
 
 -- What a stream of stream.lua needs of a client.
 local function reader_of(self)
-  local by_id = { core = {}, settings = {
+  local by_id = { core = {}, is_own = true, settings = {
     window_items = settings.STREAM_REPLY_MAXSIZE, window_bytes = settings.STREAM_REPLY_MAXBYTES } }
   function by_id.core.credit(_, id, items, bytes)
     local job = self.jobs[id]

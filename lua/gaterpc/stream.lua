@@ -143,7 +143,7 @@ local function wait(self, seconds)
   local job = task.check_wait(3)
   if self.job then error("another coroutine waits for this stream", 3) end
   self.job = job
-  worker.begin_nested(job)
+  if not self.client.is_own then worker.begin_nested(job) end -- an executor's work is the method's own
   local timer = timers.after(seconds, function() task.wake(take(self), false) end)
   local came = task.wait(function()
     take(self)

@@ -141,6 +141,25 @@ describe("methods in executors", function()
     end)
   end
 
+  it("use up the worker's credit while they run", function()
+    open({ credit = 1 }, [[
+      local function slow(self, path)
+        for i = 1, 3 do
+          require "gaterpc".task.sleep(0.05)
+          coroutine.yield(i)
+        end
+        note(path, "streamed")
+      end
+      Class.interface.slow = gaterpc.interface(slow, "thread")
+      function Class.interface:note(path) note(path, "called") end
+    ]])
+    local path = process.dir() .. "/notes"
+    local stream = client.S.slow(path)
+    client.S.note(path)
+    for i = 1, 3 do assert.equal(i, stream:next()) end
+    assert.equal("streamed\ncalled\n", read(path))
+  end)
+
   it("that end their process fail with WORKER_LOST, and the worker goes on", function()
     open()
     local _, err = client:try("S", "exit_process")
