@@ -104,6 +104,7 @@ bench: host ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROU
 	@mkdir -p build
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
 	@$(HOST) scripts/bench/bench.lua build/bare $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
+	@$(HOST) scripts/bench/executor.lua $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
 
 install: host ## install the host and its Lua files: [PREFIX=/usr/local] [DESTDIR=]
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gaterpc/lua/gaterpc

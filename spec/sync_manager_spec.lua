@@ -353,6 +353,25 @@ describe("coroutines that wait for a queue", function()
   end)
 end)
 
+describe("SyncManager itself", function()
+  it("has objects of its own", function()
+    local queue = gaterpc.SyncManager.Queue(1)
+    queue:put(1)
+    assert.equal(1, queue:get())
+    assert.equal(2, gaterpc.SyncManager.Value(2):get())
+    has(message_of(function() return gaterpc.SyncManager.Quewe end), "did you mean 'Queue'?")
+  end)
+
+  it("closes what it has made when its block is left", function()
+    local queue
+    do
+      local m <close> = gaterpc.SyncManager()
+      queue = m.Queue()
+    end
+    assert.equal("UNAVAILABLE", code(queue:get()))
+  end)
+end)
+
 describe("wrong use of what is shared", function()
   it("raises at the caller's line", function()
     local queue, dict, list, value = manager.Queue(), manager.Dict(), manager.List(), manager.Value(1)

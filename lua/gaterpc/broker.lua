@@ -97,7 +97,7 @@ function Majordomo.new(class, given)
     wanted_frontend = given.frontend,
     backend = pick("backend", "BACKEND"),
     stopped = task.promise(),
-    pools = pools.equip(self, given, 3),
+    pools = pools.equip(self, given, 2),
   }
   self[STATE] = state
   local engine, code, text = core.majordomo({

@@ -316,14 +316,26 @@ end
 -- Methods of workers and brokers
 -------------------------------------------------------------------------------------------------
 
+-- The pools that a worker or broker has made for itself.
+local own_pools = {}
+own_pools.__index = own_pools
+
+---Gives up what runs in them; their executors end.
+function own_pools:rest()
+  for _, pool in ipairs(self) do
+    pool.crew:give_up_all(errors.new("UNAVAILABLE", "the worker was closed"))
+    pool.crew:dismiss_idle()
+  end
+end
+
 ---Gives a worker or broker its pools: those of its options, or its own.
 ---@package
 ---@param object table
 ---@param given table    its options
 ---@param level integer  as in error()
----@return gaterpc.Pool[] own
+---@return gaterpc.Pool[] own  with a method rest()
 function M.equip(object, given, level)
-  local own = {}
+  local own = setmetatable({}, own_pools)
   for _, kind in ipairs { "thread", "process" } do
     local name = kind .. "_executor"
     local pool = given[name]
@@ -334,16 +346,6 @@ function M.equip(object, given, level)
     own[#own + 1] = not pool and object[name] or nil
   end
   return own
-end
-
----Gives up what runs in pools of a worker that has been closed; their executors end.
----@package
----@param own gaterpc.Pool[]
-function M.rest(own)
-  for _, pool in ipairs(own) do
-    pool.crew:give_up_all(errors.new("UNAVAILABLE", "the worker was closed"))
-    pool.crew:dismiss_idle()
-  end
 end
 
 local function pass_on(reply, ...)

@@ -14,6 +14,7 @@ local core = require "gaterpc.core"
 local crew = require "gaterpc.crew"
 local errors = require "gaterpc.error"
 local msgpack = require "gaterpc.msgpack"
+local options = require "gaterpc.options"
 local proxy = require "gaterpc.sync_proxy"
 local task = require "gaterpc.task"
 local timers = require "gaterpc.timers"
@@ -447,4 +448,14 @@ function M.new()
   return self
 end
 
-return setmetatable(M, { __call = M.new })
+-- gaterpc.SyncManager.Queue() and its like: of a manager that is there as long as the program.
+local default
+
+return setmetatable(M, {
+  __call = M.new,
+  __index = function(_, kind)
+    if not classes[kind] then error(options.unknown("name", kind, classes), 2) end
+    default = default or M.new()
+    return default[kind]
+  end,
+})

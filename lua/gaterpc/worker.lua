@@ -265,7 +265,7 @@ function registration:close(err)
     task.kill(job, errors.new("UNAVAILABLE", "the worker was closed"))
   end
   self.core = nil
-  if self.pools then pools.rest(self.pools) end
+  if self.pools then self.pools:rest() end
   engine:close()
   self.failure = err
   if err then core.log(40, "gaterpc.worker", tostring(err)) end
@@ -313,12 +313,12 @@ end
 ---@param given? gaterpc.WorkerOptions
 function M.new(class, service, given)
   pools = require "gaterpc.pool"
-  given = options.check("create_worker", given, known, 4)
+  given = options.check("create_worker", given, known, 3)
   settings.freeze("Worker")
   local function pick(name, setting) return settings.pick(setting, given[name]) end
   local methods = interface.methods(class)
   local self = setmetatable({ service = service.name }, class)
-  local own = pools.equip(self, given, 4)
+  local own = pools.equip(self, given, 2)
   self[STATE] = {
     methods = pools.place(methods, self, service.name), pools = own,
     described = interface.describe(methods),

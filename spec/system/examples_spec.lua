@@ -93,6 +93,19 @@ cancel	true
 ]], output_of(file))
 end
 
+expected["executor.lua"] = function(file)
+  assert.equal("Primes has counted 9592\n2\n3\n5\n7\n11\nchecked\ttrue\nmapped\ttrue\tfalse\tfalse\n", output_of(file))
+end
+
+expected["sync_manager.lua"] = function(file)
+  assert.equal([[
+five 4, four 4, one 3, seven 5, six 3, three 5, two 3
+no more work	no more work	7 done
+with three letters	3	with four	2	with five	2
+nothing left	nil	DEADLINE_EXCEEDED: the queue is empty
+]], output_of(file))
+end
+
 describe("the examples", function()
   after_each(process.finish)
 

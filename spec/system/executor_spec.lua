@@ -509,3 +509,21 @@ describe("the end of the host", function()
     assert.equal(1, host:count_log "script%d+.lua:%d+ has failed, and nobody has asked: .*unheard")
   end)
 end)
+
+describe("the page about executors", function()
+  after_each(process.finish)
+
+  it("has an example that prints what it says", function()
+    local text = read "docs/executors.md":match "```lua\n(.-)```"
+    local host = process.host(text)
+    assert.equal(0, host:wait_exit())
+    local said = {}
+    for line in text:gmatch "%-%-> ([^\n]+)" do said[#said + 1] = line end
+    assert.equal(4, #said)
+    assert.same(said, (function()
+      local lines = {}
+      for line in host.out:gsub("\t", " "):gmatch "[^\n]+" do lines[#lines + 1] = line:gsub(" $", "") end
+      return lines
+    end)())
+  end)
+end)

@@ -55,19 +55,31 @@ static int send_frame(lua_State *L, struct box *box, gr_frame **frame)
     return 1;
 }
 
+/* Sends a frame that has no body. */
+static int send_head(lua_State *L, struct box *box, const gr_frame_head *head)
+{
+    gr_frame *frame;
+    int rc = gr_frame_of_head(&frame, head);
+    return rc < 0 ? gr_bind_fail(L, rc, NULL) : send_frame(L, box, &frame);
+}
+
 static int m_hello(lua_State *L)
 /* executor:hello(memory_limit, window, window_bytes, settings) -> true | nil, code, text; settings
  * are packed */
 {
     struct box *box = check_open(L);
     gr_slice settings = gr_bind_check_slice(L, 5);
+    gr_frame_head head = {
+        .type = GR_FRAME_HELLO,
+        .len = (uint32_t)settings.len,
+        .number = (uint64_t)luaL_checkinteger(L, 2),
+        .a = (uint32_t)luaL_checkinteger(L, 3),
+        .b = (uint32_t)luaL_checkinteger(L, 4),
+    };
     gr_frame *frame;
-    int rc = gr_frame_new(&frame, GR_FRAME_HELLO, 0, settings.len);
+    int rc = gr_frame_of_head(&frame, &head);
     if (rc < 0)
         return gr_bind_fail(L, rc, NULL);
-    frame->head.number = (uint64_t)luaL_checkinteger(L, 2);
-    frame->head.a = (uint32_t)luaL_checkinteger(L, 3);
-    frame->head.b = (uint32_t)luaL_checkinteger(L, 4);
     memcpy(frame->body, settings.data, settings.len);
     return send_frame(L, box, &frame);
 }
@@ -105,25 +117,25 @@ static int m_job(lua_State *L)
 static int m_cancel(lua_State *L) /* executor:cancel(id, code, urgent): to be repeated */
 {
     struct box *box = check_open(L);
-    gr_frame *frame;
-    int rc = gr_frame_new(&frame, GR_FRAME_CANCEL, (uint64_t)luaL_checkinteger(L, 2), 0);
-    if (rc < 0)
-        return gr_bind_fail(L, rc, NULL);
-    frame->head.a = (uint32_t)-gr_err_of_code(luaL_checkstring(L, 3));
-    frame->head.flag = lua_toboolean(L, 4);
-    return send_frame(L, box, &frame);
+    gr_frame_head head = {
+        .type = GR_FRAME_CANCEL,
+        .id = (uint64_t)luaL_checkinteger(L, 2),
+        .a = (uint32_t)-gr_err_of_code(luaL_checkstring(L, 3)),
+        .flag = lua_toboolean(L, 4),
+    };
+    return send_head(L, box, &head);
 }
 
 static int m_credit(lua_State *L) /* executor:credit(id, items, bytes) */
 {
     struct box *box = check_open(L);
-    gr_frame *frame;
-    int rc = gr_frame_new(&frame, GR_FRAME_CREDIT, (uint64_t)luaL_checkinteger(L, 2), 0);
-    if (rc < 0)
-        return gr_bind_fail(L, rc, NULL);
-    frame->head.a = (uint32_t)luaL_checkinteger(L, 3);
-    frame->head.b = (uint32_t)luaL_checkinteger(L, 4);
-    return send_frame(L, box, &frame);
+    gr_frame_head head = {
+        .type = GR_FRAME_CREDIT,
+        .id = (uint64_t)luaL_checkinteger(L, 2),
+        .a = (uint32_t)luaL_checkinteger(L, 3),
+        .b = (uint32_t)luaL_checkinteger(L, 4),
+    };
+    return send_head(L, box, &head);
 }
 
 static int m_answer(lua_State *L) /* executor:answer(id, ...) -> true | nil, code, text */
@@ -149,10 +161,7 @@ static int m_answer(lua_State *L) /* executor:answer(id, ...) -> true | nil, cod
 static int
 m_quit(lua_State *L) /* executor:quit() -> true | nil, code, text: no more jobs will come */
 {
-    struct box *box = check_open(L);
-    gr_frame *frame;
-    int rc = gr_frame_new(&frame, GR_FRAME_QUIT, 0, 0);
-    return rc < 0 ? gr_bind_fail(L, rc, NULL) : send_frame(L, box, &frame);
+    return send_head(L, check_open(L), &(gr_frame_head){.type = GR_FRAME_QUIT});
 }
 
 static int m_kill(lua_State *L) /* executor:kill() */

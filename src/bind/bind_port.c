@@ -118,12 +118,6 @@ static int f_refused(lua_State *L) /* port.refused() -> boolean, limit: the job 
     return 2;
 }
 
-static int f_memory(lua_State *L) /* port.memory() -> bytes */
-{
-    lua_pushinteger(L, (lua_Integer)gr_inside_of(L)->used);
-    return 1;
-}
-
 static int f_item(lua_State *L) /* port.item(value) -> true | nil, code, text; waits for credit */
 {
     gr_inside *self = gr_inside_of(L);
@@ -187,17 +181,18 @@ static int
 f_ask(lua_State *L) /* port.ask(...) -> true, ... | nil, code, text; waits for the host */
 {
     gr_inside *self = gr_inside_of(L);
-    gr_frame *question = NULL, *answer = NULL;
+    gr_frame *question = NULL;
     gr_pack_error why;
+    gr_frame_destroy(&self->answer); /* left over when there was no memory for its values */
     int rc = make_frame_of_values(L, &question, GR_FRAME_QUESTION, ++self->questions, 1, &why);
     if (rc == 0)
-        rc = gr_port_ask(self->port, &question, &answer);
+        rc = gr_port_ask(self->port, &question, &self->answer);
     gr_frame_destroy(&question);
     if (rc < 0)
         return fail(L, rc, &why);
     lua_settop(L, 0);
-    int n = gr_lua_unpack_args(L, gr_frame_body(answer), answer->head.c);
-    gr_frame_destroy(&answer);
+    int n = gr_lua_unpack_args(L, gr_frame_body(self->answer), self->answer->head.c);
+    gr_frame_destroy(&self->answer);
     return n < 0 ? gr_bind_fail(L, n, NULL) : n;
 }
 
@@ -229,11 +224,12 @@ static int f_stop_with(lua_State *L) /* port.stop_with(error): what interrupted 
 int gr_bind_open_port(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"ready", f_ready},     {"next", f_next},       {"arguments", f_arguments},
-        {"refused", f_refused}, {"memory", f_memory},   {"item", f_item},
-        {"done", f_done},       {"fail", f_fail},       {"ask", f_ask},
-        {"sleep", f_sleep},     {"stopped", f_stopped}, {"stop_with", f_stop_with},
-        {NULL, NULL},
+        {"ready", f_ready},         {"next", f_next},
+        {"arguments", f_arguments}, {"refused", f_refused},
+        {"item", f_item},           {"done", f_done},
+        {"fail", f_fail},           {"ask", f_ask},
+        {"sleep", f_sleep},         {"stopped", f_stopped},
+        {"stop_with", f_stop_with}, {NULL, NULL},
     };
     luaL_newlib(L, functions);
     return 1;

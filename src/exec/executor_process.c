@@ -26,6 +26,7 @@ struct process {
     uv_poll_t poll;
     int handles; /* that are not closed yet; it lives as long as they */
     int fd;
+    int events; /* that are polled for */
     bool exited;
     bool eof;
     gr_frame_reader reader;
@@ -41,6 +42,9 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 static void look_out(struct process *self)
 {
     int events = (self->eof ? 0 : UV_READABLE) | (self->out.first != NULL ? UV_WRITABLE : 0);
+    if (events == self->events)
+        return;
+    self->events = events;
     if (events != 0)
         uv_poll_start(&self->poll, events, on_poll);
     else
@@ -100,7 +104,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 static void end(struct process *self)
 {
     self->exited = true; /* its number may be another one's by now */
-    pump(self);          /* what it said last */
+    while (pump(self))   /* what it said last */
+        continue;
     uv_poll_stop(&self->poll);
 }
 

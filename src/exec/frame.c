@@ -117,6 +117,10 @@ int gr_frame_read(gr_frame_reader *self, int fd, bool wait, gr_frame **out)
     while ((rc = assemble(self)) == GR_EAGAIN) {
         size_t missing = self->frame != NULL ? self->frame->head.len - self->filled : 0;
         bool is_large = missing >= sizeof(self->bytes);
+        bool emptied = self->emptied;
+        self->emptied = false;
+        if (emptied && !wait)
+            return GR_EAGAIN; /* saves asking */
         ssize_t n = is_large ? receive(fd, self->frame->body + self->filled, missing, wait)
                              : receive(fd, self->bytes, sizeof(self->bytes), wait);
         if (n < 0)
@@ -126,6 +130,7 @@ int gr_frame_read(gr_frame_reader *self, int fd, bool wait, gr_frame **out)
         } else {
             self->at = 0;
             self->end = (size_t)n;
+            self->emptied = (size_t)n < sizeof(self->bytes);
         }
     }
     if (rc < 0)

@@ -89,6 +89,7 @@ typedef struct gr_frame_reader {
     gr_frame_head head;
     size_t head_filled;
     size_t at, end; /* of what is read and not looked at yet */
+    bool emptied;   /* the socket has just had less than was asked for */
     uint8_t bytes[16 * 1024];
 } gr_frame_reader;
 

@@ -64,7 +64,7 @@ static void on_hook(lua_State *L, lua_Debug *ar)
 static void interrupt(void *arg)
 {
     gr_inside *self = arg;
-    if (self->running != NULL)
+    if (self->running != NULL && !LOOKS_ALWAYS)
         lua_sethook(self->running, on_hook, LUA_MASKCOUNT, 1);
 }
 
@@ -245,6 +245,7 @@ void gr_inside_run(gr_port *port)
         gr_frame_destroy(&hello);
     }
     gr_frame_destroy(&self.job);
+    gr_frame_destroy(&self.answer);
     gr_buf_clear(&self.scratch);
     gr_port_leave(port);
 }

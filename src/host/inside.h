@@ -20,6 +20,7 @@ typedef struct gr_inside {
     size_t limit;                /* or 0 */
     bool limited;                /* the limit holds: the code of a job runs */
     bool refused;                /* the job has reached it */
+    gr_frame *answer;            /* that is being turned into Lua values */
     gr_frame *job;               /* whose arguments are not unpacked yet */
     gr_buf scratch;              /* what is being packed */
     int64_t began_ns;

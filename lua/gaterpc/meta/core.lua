@@ -50,6 +50,13 @@ function core.flush_log() end
 ---@return boolean
 function core.isatty(fd) end
 
+---Makes the metatable one of ext values of this type: tables with it pack as that ext, and unpacked ext of it get
+---the metatable, and at [1] what `referents` has under their data.
+---@param type integer  -128 to -2
+---@param metatable table
+---@param referents table<string, any>
+function core.ext_class(type, metatable, referents) end
+
 ---Ctrl-C stops running Lua code from now on.
 function core.allow_interrupts() end
 
@@ -234,5 +241,74 @@ function majordomo:drain() end
 function majordomo:stats() end
 
 function majordomo:close() end
+
+-------------------------------------------------------------------------------------------------
+
+---A thread or process that runs jobs, one at a time. `owner:on_ready()` is called when it has said something.
+---@class gaterpc.core.executor
+local executor = {}
+
+---Starts one.
+---@param kind "thread"|"process"
+---@param owner table
+---@return gaterpc.core.executor? executor
+---@return string? code
+---@return string? text
+function core.executor(kind, owner) end
+
+---The first thing to be said.
+---@param memory_limit integer  bytes, 0 for none
+---@param window integer        items of a stream that may be under way
+---@param window_bytes integer
+---@param settings string       packed, for inside.lua
+---@return true? sent
+---@return string? code  UNAVAILABLE: it has ended
+---@return string? text
+function executor:hello(memory_limit, window, window_bytes, settings) end
+
+---@param id integer
+---@param deadline_ms integer   in core.now_ms(), or 0
+---@param description string    packed, as the next two
+---@param code string
+---@param arguments string
+---@param split integer         bytes of the positional ones
+---@return true? sent
+---@return string? code
+---@return string? text
+function executor:job(id, deadline_ms, description, code, arguments, split) end
+
+---Tells a running job to stop; to be repeated.
+---@param id integer
+---@param code gaterpc.Code
+---@param urgent boolean  it has had its chance to tidy up
+function executor:cancel(id, code, urgent) end
+
+---@param id integer
+---@param count integer  items that were read
+---@param bytes integer
+function executor:credit(id, count, bytes) end
+
+---Answers a question.
+---@param id integer
+function executor:answer(id, ...) end
+
+---No more jobs will come.
+function executor:quit() end
+
+---Ends a process now, a thread as soon as it can be interrupted.
+function executor:kill() end
+
+---What it has said: kind, then by kind, as in src/exec/frame.h: 0 exit_code, signal (it has ended); 7 id, memory;
+---8 id, bytes, value; 9 id, memory, seconds, is_stream, results; 10 id, memory, seconds, last, code, class, message,
+---traceback; 11 id, arguments. Nothing when there is nothing.
+---@return integer? kind
+---@return any ...
+function executor:next() end
+
+---@return integer pid  0 for a thread
+function executor:pid() end
+
+---Lets it do the job that it has, and forgets it.
+function executor:close() end
 
 return core
