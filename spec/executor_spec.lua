@@ -117,6 +117,42 @@ for _, kind in ipairs { "thread", "process" } do
       assert.equal("table", pool:run(function() return type(require "luv") end))
     end)
 
+    it("has luv with a loop of its own, from job to job", function()
+      local pool = new(kind, { max_workers = 1 })
+      for _ = 1, 3 do
+        assert.equal(50, pool:run(function()
+          local uv = require "luv"
+          local n = 0
+          for i = 1, 50 do
+            local timer = uv.new_timer()
+            timer:start(i % 2, 0, function()
+              n = n + 1
+              timer:close()
+            end)
+          end
+          uv.run()
+          return n
+        end))
+        pool:run(function() -- whose memory is where the coroutine of the first job was
+          collectgarbage()
+          for _ = 1, 1000 do rawset(_G, "last", coroutine.create(function() end)) end
+        end)
+      end
+      local err = failure_of_job(pool, function()
+        local uv = require "luv"
+        local timer = uv.new_timer()
+        timer:start(0, 0, function()
+          timer:close()
+          error "in a callback"
+        end)
+        uv.run()
+      end)
+      has(err.message, "in a callback")
+      has(failure_of_job(pool, function() require "luv".walk(print) end).message, "luv.walk is not available")
+      assert.is_true(pool:run(function() return (require "luv".run()) == false end))
+      assert.equal(0, pool:stats().replaced)
+    end)
+
     it("cannot give what cannot be sent, and lives on", function()
       local pool = new(kind, { max_workers = 1 })
       local err = failure_of_job(pool, function() return { x = print } end)
@@ -479,6 +515,17 @@ for _, kind in ipairs { "thread", "process" } do
           coroutine.close(co)
         end,
         function() table.sort({ 1, 2, 3 }, spin) end,
+        function()
+          local uv = require "luv"
+          local timer = uv.new_timer()
+          timer:start(60000, 0, function() end)
+          uv.run()
+        end,
+        function()
+          local uv = require "luv"
+          uv.new_timer():start(0, 0, spin)
+          uv.run()
+        end,
       }
       local path = process.dir() .. "/begun"
       for i, fn in ipairs(jobs) do

@@ -212,12 +212,17 @@ local function kill_late(self)
   if self.state == "leaving" then self.core:kill() end
 end
 
+-- It will end by itself, soon.
+local function let_go(self)
+  set_state(self, "leaving")
+  timers.after(self.crew.grace, kill_late, self, true)
+end
+
 -- Lets it end; it has nothing to do.
 local function dismiss(self)
   take_off(self)
-  set_state(self, "leaving")
+  let_go(self)
   self.core:quit()
-  timers.after(self.crew.grace, kill_late, self, true)
 end
 
 ---Lets all executors end that have nothing to do.
@@ -272,6 +277,7 @@ local function start_job(self, job)
   elseif code == "UNAVAILABLE" then
     return false
   end
+  self.known, self.known_count = {}, 0 -- what was to be sent has not been
   self.crew.idle[#self.crew.idle + 1] = self
   fail(job, errors.new(code, text))
   return true
@@ -317,7 +323,8 @@ local function fail_all(self, err)
   end
 end
 
--- They die, or do not even start, one after the other: the next one waits, and at last jobs fail.
+-- They do not even start, or die with their first job, one after the other: the next one waits, and at last jobs
+-- fail.
 local function note_bad_end(self, why)
   self.bad_ends = self.bad_ends + 1
   local pause = self.bad_ends > START_TRIES and PAUSE * 2 ^ math.min(self.bad_ends - START_TRIES, 20) or 0
@@ -440,7 +447,7 @@ on[FAILED] = function(self, id, memory, seconds, last, ...)
   end
   local job, is_wanted = end_job(self, memory, seconds)
   if last then
-    set_state(self, "leaving")
+    let_go(self)
     team.counts.replaced = team.counts.replaced + 1
   else
     rest(self)
@@ -493,7 +500,7 @@ on[ENDED] = function(self, exit_code, signal)
     if not self.killed then
       core.log(30, "gaterpc.executor", ("%s: %s"):format(job and name_of(job) or "an executor without a job",
         self.start_error and tostring(self.start_error) or text))
-      note_bad_end(team, self.start_error and tostring(self.start_error) or text)
+      if self.calls == 0 then note_bad_end(team, self.start_error and tostring(self.start_error) or text) end
     end
   end
   dispatch(team)
@@ -540,7 +547,6 @@ function member:on_ready()
   while handle(engine:next()) do end -- luacheck: ignore 542
 end
 
-
 -------------------------------------------------------------------------------------------------
 -- The crew
 -------------------------------------------------------------------------------------------------
@@ -581,13 +587,14 @@ end
 ---@return gaterpc.Error?
 function crew:refusal()
   if self.closed then return errors.new("UNAVAILABLE", "the pool was shut down") end
-  if self.queued >= self.max_queue and #self.idle == 0 then
+  local soon = #self.idle + self.starting + self.max_workers - self.size -- jobs that need not wait
+  if self.queued >= self.max_queue + soon then
     return errors.new("RESOURCE_EXHAUSTED", ("%d jobs wait already"):format(self.queued))
   end
 end
 
 ---Puts a job into the line.
----@param job table  settle, description, codes, arguments, split, deadline_ms and keep
+---@param job table  settle, description, codes, arguments, split, deadline_ms, keep, and what settle needs
 ---@return gaterpc.CrewJob
 function crew:add(job)
   self.last_id = self.last_id + 1

@@ -182,8 +182,12 @@ local function take(_, due_ms, description, code)
   end
   local co = create(run)
   local streamed, results = drive(co, description)
-  if not results[1] then return fail(co, results[2]) end
+  if not results[1] then
+    job_fn = nil -- it may hold much
+    return fail(co, results[2])
+  end
   local is_stream = streamed or (results[2] == nil and is_generator())
+  job_fn = nil
   local sent, _, text = port.done(is_stream, unpack(results, 2, results.n))
   return sent or fail(co, errors.new("INTERNAL", "the result cannot be sent: " .. text))
 end

@@ -105,7 +105,7 @@ end
 -- Submitting jobs
 -------------------------------------------------------------------------------------------------
 
-
+local MAX_ARGUMENTS = 64 << 20 -- bytes
 local NOTHING = assert(msgpack.pack(nil))
 
 -- What the job is about: of a method its service, and whether it is a stream; whose call it serves.
@@ -118,11 +118,12 @@ local function about(origin, stand_in)
   return packed or error(errors.new(code, text), 0)
 end
 
----Makes a job and puts it into the line. Raises when the function or the arguments cannot travel.
+---Puts a job into the line, where it may be settled at once. Raises when the function or the arguments cannot travel.
+---@param job table  settle, and what that needs
 ---@param stand_in? { service: string, stream: boolean }  for a method
 ---@return gaterpc.CrewJob? job
 ---@return gaterpc.Error? err  RESOURCE_EXHAUSTED, UNAVAILABLE, DEADLINE_EXCEEDED
-local function new_job(self, on_settled, stand_in, fn, ...)
+local function add_job(self, job, stand_in, fn, ...)
   local err = self.crew:refusal()
   if err then return nil, err end
   local current = task.current()
@@ -133,11 +134,14 @@ local function new_job(self, on_settled, stand_in, fn, ...)
   end
   local description, codes = portable.pack(fn)
   local arguments, split, text = msgpack.pack_args(...)
+  if arguments and #arguments > MAX_ARGUMENTS then
+    arguments, split, text = nil, "RESOURCE_EXHAUSTED", "they are larger than 64 MiB when packed"
+  end
   if not arguments then error(errors.new(split, "the arguments of a job: " .. text), 0) end
-  return self.crew:add {
-    settle = on_settled, description = description .. about(origin, stand_in), codes = codes,
-    arguments = arguments, split = split, deadline_ms = deadline_ms, keep = { fn, ... },
-  }
+  job.description, job.codes = description .. about(origin, stand_in), codes
+  job.arguments, job.split = arguments, split
+  job.deadline_ms, job.keep = deadline_ms, { fn, ... }
+  return self.crew:add(job)
 end
 
 local function check_function(fn, who)
@@ -148,7 +152,7 @@ end
 
 ---A job that runs, or has run.
 ---@class gaterpc.Future
----@field private job gaterpc.PoolJob
+---@field private job gaterpc.CrewJob
 ---@field private promise gaterpc.Promise
 local future = {}
 local future_mt = { __name = "gaterpc.Future", __index = future }
@@ -166,7 +170,7 @@ local function settle_future(job, kind, ...)
   if kind ~= crew.ERROR then return job.promise:resolve(...) end
   local err = ...
   job.promise:reject(err)
-  if job.future and err.code ~= "CANCELLED" then
+  if err.code ~= "CANCELLED" then
     job.err = err
     setmetatable(job.future, failed_future_mt)
   end
@@ -180,10 +184,10 @@ end
 function methods:submit(fn, ...)
   check_function(fn, "submit")
   local promise = task.promise()
-  local job, err = new_job(self, settle_future, nil, fn, ...)
-  if not job then return nil, err end
-  job.promise = promise
+  local job = { settle = settle_future, promise = promise }
   job.future = setmetatable({ job = job, promise = promise }, future_mt)
+  local added, err = add_job(self, job, nil, fn, ...)
+  if not added then return nil, err end
   return job.future
 end
 
@@ -232,10 +236,8 @@ local function unwrap(kind, ...)
 end
 
 local function run(self, stand_in, fn, ...)
-  local waiter = task.check_wait(3)
-  local job, err = new_job(self, wake_waiter, stand_in, fn, ...)
+  local job, err = add_job(self, { settle = wake_waiter, waiter = task.check_wait(3) }, stand_in, fn, ...)
   if not job then error(err, 0) end
-  job.waiter = waiter
   return unwrap(task.wait(abandon, job))
 end
 

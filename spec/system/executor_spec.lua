@@ -498,6 +498,25 @@ describe("the end of the host", function()
     assert.equal("unharmed\tnil\n", host.out)
   end)
 
+  it("does not come from a lack of descriptors, which jobs are told", function()
+    local path = process.file("few.lua", HEAD .. [[
+      local files = {}
+      for file in function() return (io.open "/dev/null") end do files[#files + 1] = file end
+      local pool = gaterpc.ProcessPoolExecutor { max_workers = 2 }
+      print(pcall(pool.run, pool, function() end))
+      print(pcall(pool.run, pool, function() end))
+      local job = pool:submit(function() end)
+      for _, file in ipairs(files) do file:close() end
+      print(pcall(job.await, job))
+      print(pool:run(function() return "again" end))
+    ]])
+    local host = process.run("/bin/sh", { "-c", 'ulimit -n 60; exec "$0" "$1"', uv.exepath(), path })
+    assert.equal(0, host:wait_exit())
+    local count = select(2, host.out:gsub("UNAVAILABLE: no executor can be started: RESOURCE_EXHAUSTED", ""))
+    assert.is_true(count >= 2, host.out .. host.err)
+    assert.truthy(host.out:find "again\n$")
+  end)
+
   it("names jobs that have failed and that nobody has asked for", function()
     local host = process.host(HEAD .. [[
       local pool = gaterpc.ThreadPoolExecutor { max_workers = 1 }

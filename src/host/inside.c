@@ -2,7 +2,6 @@
 
 #include <lauxlib.h>
 #include <lualib.h>
-#include <luv/luv.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -66,6 +65,8 @@ static void interrupt(void *arg)
     gr_inside *self = arg;
     if (self->running != NULL && !LOOKS_ALWAYS)
         lua_sethook(self->running, on_hook, LUA_MASKCOUNT, 1);
+    if (self->running != NULL && self->luv != NULL)
+        gr_inside_wake_luv(self->luv);
 }
 
 /* coroutine.resume, wrap and close as Lua has them, but that they tell which coroutine runs. */
@@ -199,7 +200,7 @@ static int open_all(lua_State *L)
     let_signals_through(L, "os", "execute");
     let_signals_through(L, "io", "popen");
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_pushcfunction(L, luaopen_luv);
+    lua_pushcfunction(L, gr_inside_open_luv);
     lua_setfield(L, -2, "luv");
     gr_bind_preload_inside(L);
     lua_getglobal(L, "require");

@@ -22,7 +22,8 @@ typedef struct gr_inside {
     bool refused;                /* the job has reached it */
     gr_frame *answer;            /* that is being turned into Lua values */
     gr_frame *job;               /* whose arguments are not unpacked yet */
-    gr_buf scratch;              /* what is being packed */
+    struct gr_inside_luv *volatile luv; /* NULL before luv is required */
+    gr_buf scratch;                     /* what is being packed */
     int64_t began_ns;
     uint64_t job_id;
     uint64_t questions;
@@ -36,5 +37,11 @@ static inline gr_inside *gr_inside_of(lua_State *L)
 {
     return *(gr_inside **)lua_getextraspace(L);
 }
+
+/* [-0, +1] Opens luv in an executor's state. */
+int gr_inside_open_luv(lua_State *L);
+
+/* Makes luv.run return when the job is to stop. Signal handlers may call it. */
+void gr_inside_wake_luv(struct gr_inside_luv *luv);
 
 #endif
