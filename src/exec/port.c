@@ -18,6 +18,7 @@ struct gr_port {
     void *put_arg;
     atomic_int stop; /* the running job's: 0 or a negative error */
     atomic_bool urgent;
+    atomic_bool interrupted; /* and has not noticed yet */
 
     pthread_mutex_t mutex; /* guards what follows */
     pthread_cond_t changed;
@@ -94,6 +95,7 @@ void gr_port_unref(gr_port **port)
 
 static void interrupt(gr_port *self)
 {
+    atomic_store(&self->interrupted, true);
     if (self->entered)
         pthread_kill(self->thread, INTERRUPT);
 }
@@ -276,6 +278,11 @@ void gr_port_end_job(gr_port *self)
 int gr_port_stop(const gr_port *self)
 {
     return atomic_load(&self->stop);
+}
+
+bool gr_port_take_interrupt(gr_port *self)
+{
+    return atomic_exchange(&self->interrupted, false);
 }
 
 bool gr_port_stop_is_urgent(const gr_port *self)

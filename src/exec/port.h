@@ -66,6 +66,9 @@ void gr_port_end_job(gr_port *self);
  * for go on. */
 int gr_port_stop(const gr_port *self);
 
+/* True once each time that the job is asked to stop. */
+bool gr_port_take_interrupt(gr_port *self);
+
 /* True when the job was asked nicely and has not stopped. */
 bool gr_port_stop_is_urgent(const gr_port *self);
 

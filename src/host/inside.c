@@ -43,16 +43,19 @@ static void *allocate(void *arg, void *block, size_t old_len, size_t len)
 
 /* --- interrupts -------------------------------------------------------------------------- */
 
-/* Code that was asked nicely gets the error once, and may tidy up. What runs outside of coroutines
- * is our own, and must not fail. */
+/* Code that was asked nicely gets the error once, and may tidy up; after that every instruction
+ * fails. What runs outside of coroutines is our own, and must not fail. */
 static void on_hook(lua_State *L, lua_Debug *ar)
 {
     (void)ar;
     gr_inside *self = gr_inside_of(L);
     bool stop = gr_port_stop(self->port) != 0 && L != self->L;
-    if (!LOOKS_ALWAYS && !(stop && gr_port_stop_is_urgent(self->port)))
+    bool urgent = stop && gr_port_stop_is_urgent(self->port);
+    if (urgent)
+        lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+    else if (!LOOKS_ALWAYS)
         lua_sethook(L, NULL, 0, 0);
-    if (!stop)
+    if (!stop || !(gr_port_take_interrupt(self->port) || urgent))
         return;
     gr_bind_push_stopped(L);
     lua_error(L);
