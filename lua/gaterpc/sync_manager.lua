@@ -389,10 +389,10 @@ end)
 -------------------------------------------------------------------------------------------------
 
 ---@class gaterpc.SyncManager
----@field Queue fun(maxsize?: integer): gaterpc.Queue  default: 2^20 values
----@field Dict fun(values?: table): gaterpc.Dict
----@field List fun(values?: any[]): gaterpc.List
----@field Value fun(initial?: any): gaterpc.Value
+---@field Queue fun(maxsize?: integer): gaterpc.SharedQueue  default: 2^20 values
+---@field Dict fun(values?: table): gaterpc.SharedDict
+---@field List fun(values?: any[]): gaterpc.SharedList
+---@field Value fun(initial?: any): gaterpc.SharedValue
 local manager = {}
 local mt = { __name = "gaterpc.SyncManager", __index = manager }
 

@@ -21,7 +21,7 @@ local classes = {}
 
 local function class(name)
   local methods = {}
-  local mt = { __name = "gaterpc." .. name, __index = methods }
+  local mt = { __name = "gaterpc.Shared" .. name, __index = methods }
   function mt:__tostring()
     return ("%s %s"):format(name, self.data:sub(1, 4):gsub(".", function(c) return ("%02x"):format(c:byte()) end))
   end
@@ -104,7 +104,7 @@ end
 -------------------------------------------------------------------------------------------------
 
 ---A line of values, first in, first out.
----@class gaterpc.Queue
+---@class gaterpc.SharedQueue
 local queue = class "Queue"
 
 ---Puts a value at the end, and waits while the queue is full.
@@ -156,7 +156,7 @@ end
 -------------------------------------------------------------------------------------------------
 
 ---Values by keys: strings, numbers or booleans.
----@class gaterpc.Dict
+---@class gaterpc.SharedDict
 local dict = class "Dict"
 
 ---@param key string|number|boolean
@@ -256,7 +256,7 @@ end
 -------------------------------------------------------------------------------------------------
 
 ---Values by position, from 1.
----@class gaterpc.List
+---@class gaterpc.SharedList
 local list = class "List"
 
 ---@param i integer  from 1; negative counts from the end
@@ -333,7 +333,7 @@ end
 -------------------------------------------------------------------------------------------------
 
 ---One value.
----@class gaterpc.Value
+---@class gaterpc.SharedValue
 local value_methods = class "Value"
 
 ---@return any value

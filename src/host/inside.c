@@ -2,8 +2,6 @@
 
 #include <lauxlib.h>
 #include <lualib.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "base/clock.h"
@@ -168,31 +166,6 @@ static void watch_coroutines(lua_State *L)
     lua_pop(L, 1);
 }
 
-/* --- programs that Lua code starts ------------------------------------------------------- */
-
-/* Signals are kept from executor threads, but must not be kept from what they start: os.execute and
- * io.popen pass the thread's mask on. */
-static int with_signals(lua_State *L)
-{
-    sigset_t none, before;
-    lua_pushvalue(L, lua_upvalueindex(1));
-    lua_insert(L, 1);
-    sigemptyset(&none);
-    pthread_sigmask(SIG_SETMASK, &none, &before);
-    int status = lua_pcall(L, lua_gettop(L) - 1, LUA_MULTRET, 0);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return status == LUA_OK ? lua_gettop(L) : lua_error(L);
-}
-
-static void let_signals_through(lua_State *L, const char *library, const char *function)
-{
-    lua_getglobal(L, library);
-    lua_getfield(L, -1, function);
-    lua_pushcclosure(L, with_signals, 1);
-    lua_setfield(L, -2, function);
-    lua_pop(L, 1);
-}
-
 /* --- life -------------------------------------------------------------------------------- */
 
 static int open_all(lua_State *L)
@@ -200,8 +173,6 @@ static int open_all(lua_State *L)
     luaL_openlibs(L);
     gr_state_set_path(L);
     watch_coroutines(L);
-    let_signals_through(L, "os", "execute");
-    let_signals_through(L, "io", "popen");
     luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
     lua_pushcfunction(L, gr_inside_open_luv);
     lua_setfield(L, -2, "luv");
