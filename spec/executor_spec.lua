@@ -283,6 +283,17 @@ for _, kind in ipairs { "thread", "process" } do
       assert.equal("first", pool:run(first))
       for i = 1, 1100 do assert.equal(i, pool:run(load(("return %d"):format(i)))) end
       assert.same({ "first", 2 }, { pool:run(first, 2) })
+      local kept = pool:run(function()
+        local count = 0
+        for i = 1, 10 do
+          local name, dumps = debug.getupvalue(require "gaterpc.portable".learn, i)
+          if name == "dumps" then
+            for _ in pairs(dumps) do count = count + 1 end
+          end
+        end
+        return count
+      end)
+      assert.is_true(kept > 0 and kept <= 1024, kept)
     end)
 
     it("ends with its pool, also when that is forgotten", function()
@@ -318,6 +329,15 @@ for _, kind in ipairs { "thread", "process" } do
       count, list[1] = 20, 5
       assert.same({ 21, 6, 2 }, { pool:run(next_count) })
       assert.same({ 20, 5 }, { count, list[1] })
+    end)
+
+    it("leave alone what an earlier call has kept", function()
+      local pool = new(kind, { max_workers = 1 })
+      local n = 1
+      local function get() return n end
+      pool:run(function() rawset(_G, "kept", get) end)
+      n = 2
+      assert.same({ 1, 2 }, { pool:run(function() return rawget(_G, "kept")(), get() end) })
     end)
 
     it("take functions along, recursive ones too, and share what they share", function()
@@ -380,9 +400,9 @@ for _, kind in ipairs { "thread", "process" } do
     it("do not change the globals by an upvalue that was assigned", function()
       local pool = new(kind, { max_workers = 1 })
       local function lose()
-        local print = print
-        _ENV = { print = print } -- luacheck: ignore 111
-        return print ~= nil
+        local had = tostring ~= nil
+        _ENV = {} -- luacheck: ignore 111
+        return had
       end
       for _ = 1, 2 do assert.is_true(pool:run(lose)) end
       assert.equal("function", pool:run(function() return type(tostring) end))
@@ -810,6 +830,56 @@ describe("processes of an executor", function()
     assert.equal("CANCELLED", failure(job.await, job).code)
     assert.equal(1, pool:run(function() return 1 end))
     assert.same({ 0, 1 }, { pool:stats().lost, pool:stats().replaced })
+  end)
+
+  it("that say what the host cannot understand are killed", function()
+    local pool = new("process", { max_workers = 1 })
+    for _, bytes in ipairs { ("\xff"):rep(200), ("\0"):rep(200) } do
+      local err = failure_of_job(pool, function(garbage)
+        local uv = require "luv"
+        local pipe = uv.new_pipe(false)
+        pipe:open(3)
+        pipe:try_write(garbage)
+        spin()
+      end, bytes)
+      assert.equal("WORKER_LOST", err.code)
+      has(err.message, "signal 9")
+    end
+    assert.equal(1, pool:run(function() return 1 end))
+  end)
+
+  it("that say what is not theirs to say are not listened to", function()
+    local pool = new("process", { max_workers = 1 })
+    local function frame(kind, id, body)
+      return ("<I4BBBxI4I4I4I4I8I8I8I8"):pack(#body, kind, 0, 1, 0, 0, #body, 0, id, 0, 1, 2) .. body
+    end
+    local nonsense = ""
+    for kind = 1, 11 do
+      for _, id in ipairs { 0, 1000, -1 >> 1 } do
+        for _, body in ipairs { "", "\x90", "\x94\1\2\3\4", "\xc1" } do
+          if kind ~= 11 or body ~= "\xc1" then nonsense = nonsense .. frame(kind, id, body) end
+        end
+      end
+    end
+    for _ = 1, 2 do
+      assert.equal("sense", pool:run(function(bytes)
+        local uv = require "luv"
+        local pipe = uv.new_pipe(false)
+        pipe:open(3)
+        pipe:try_write(bytes)
+        pipe:set_blocking(true)
+        return "sense"
+      end, nonsense))
+    end
+    assert.same({ 1, 2, 0 }, { pool:stats().workers, pool:stats().done, pool:stats().replaced })
+    local err = failure_of_job(pool, function(bytes) -- an error without a code
+      local uv = require "luv"
+      local pipe = uv.new_pipe(false)
+      pipe:open(3)
+      pipe:try_write(bytes)
+      spin()
+    end, frame(10, 3, "\x94\1\2\3\4"))
+    assert.equal("DATA_LOSS", err.code)
   end)
 
   it("get no descriptor but their own", function()

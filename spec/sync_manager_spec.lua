@@ -255,6 +255,7 @@ for kind in pairs(make) do
         assert.equal("CANCELLED", select(2, pcall(job.await, job)).code)
       end
       queue:put "still there"
+      task.sleep(0.01) -- whoever still waits for it has it now
       assert.equal("still there", queue:get(1))
       job = pool:submit(function()
         ready:add()
@@ -265,6 +266,7 @@ for kind in pairs(make) do
       task.sleep(0.01)
       job:cancel()
       queue:put(1)
+      task.sleep(0.01)
       assert.equal(1, queue:get(1))
       assert.equal(2, pool:run(function() return 2 end))
     end)

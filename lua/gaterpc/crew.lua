@@ -364,8 +364,15 @@ end
 -- What executors say
 -------------------------------------------------------------------------------------------------
 
+-- A process may say anything: its code can do what it likes with its socket.
+
+local function has_job(self, id)
+  return self.job ~= nil and self.job.id == id
+end
+
 on[READY] = function(self, _, memory)
   local team = self.crew
+  if self.ready then return end
   team.starting, team.bad_starts = team.starting - 1, 0
   self.memory, self.ready = memory, true
   rest(self)
@@ -389,9 +396,9 @@ function page:next()
   return true, self.value
 end
 
-on[ITEM] = function(self, _, bytes, value)
+on[ITEM] = function(self, id, bytes, value)
   local job = self.job
-  if not job or job.state ~= "running" then return end
+  if not has_job(self, id) or job.state ~= "running" then return end
   local team = job.crew
   if value == nil then value = msgpack.null end
   local reader = team.streams[job.id]
@@ -414,8 +421,9 @@ local function end_job(self, memory, seconds)
   return job, job.state == "running"
 end
 
-on[DONE] = function(self, _, memory, seconds, is_stream, ...)
+on[DONE] = function(self, id, memory, seconds, is_stream, ...)
   local team = self.crew
+  if not has_job(self, id) then return end
   local job, is_wanted = end_job(self, memory, seconds)
   rest(self)
   if is_wanted then
@@ -434,17 +442,18 @@ on[DONE] = function(self, _, memory, seconds, is_stream, ...)
 end
 
 local function error_of(code, class, message, traceback)
-  return errors.new(code or "DATA_LOSS", message or "the error cannot be read", {
-    class = class, traceback = traceback ~= "" and traceback or nil })
+  if not errors.codes[code] or type(class) ~= "string" or type(message) ~= "string" then
+    return errors.new("DATA_LOSS", "the error of the job cannot be read")
+  end
+  return errors.new(code, message, {
+    class = class, traceback = type(traceback) == "string" and traceback ~= "" and traceback or nil })
 end
 
 on[FAILED] = function(self, id, memory, seconds, last, ...)
   local team = self.crew
   local err = error_of(...)
-  if id == 0 then -- it could not start
-    self.start_error = err
-    return
-  end
+  if id == 0 and not self.ready then self.start_error = err end -- it cannot start
+  if not has_job(self, id) then return end
   local job, is_wanted = end_job(self, memory, seconds)
   if last then
     let_go(self)
@@ -530,7 +539,7 @@ local function on_answer(asked, ok, ...)
 end
 
 on[QUESTION] = function(self, id, ...)
-  if self.job and self.job.state ~= "running" then return end
+  if self.asked or self.job and self.job.state ~= "running" then return end
   local asked = task.job(on_answer)
   asked.member, asked.question, self.asked = self, id, asked
   task.resume(asked, answer, ...)

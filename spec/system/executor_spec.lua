@@ -88,6 +88,7 @@ describe("methods in executors", function()
       for i in S["count_" .. kind](100) do sum = sum + i end
       assert.equal(5050, sum)
       assert.is_nil(S["count_" .. kind](0):next())
+      assert.is_nil(S.run(kind, "os.getenv", "GATERPC_NO_SUCH_NAME")) -- and no stream
       local _, err = client:try("S", "fail_" .. kind)
       assert.equal("INTERNAL", err.code)
       assert.truthy(err.message:find "self.store is not available in an executor")
@@ -394,6 +395,7 @@ describe("in one process with broker and client", function()
     client:close()
     worker:close()
     broker:close()
+    process.eventually(function() return worker.process_executor:stats().workers == 0 end, "the end of its processes")
     assert.equal(1, shared:run(function() return 1 end)) -- it is not the worker's to end
     shared:shutdown()
   end)
