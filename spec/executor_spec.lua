@@ -836,10 +836,7 @@ describe("processes of an executor", function()
     local pool = new("process", { max_workers = 1 })
     for _, bytes in ipairs { ("\xff"):rep(200), ("\0"):rep(200) } do
       local err = failure_of_job(pool, function(garbage)
-        local uv = require "luv"
-        local pipe = uv.new_pipe(false)
-        pipe:open(3)
-        pipe:try_write(garbage)
+        require "luv".fs_write(3, garbage)
         spin()
       end, bytes)
       assert.equal("WORKER_LOST", err.code)
@@ -863,20 +860,13 @@ describe("processes of an executor", function()
     end
     for _ = 1, 2 do
       assert.equal("sense", pool:run(function(bytes)
-        local uv = require "luv"
-        local pipe = uv.new_pipe(false)
-        pipe:open(3)
-        pipe:try_write(bytes)
-        pipe:set_blocking(true)
+        assert(require "luv".fs_write(3, bytes) == #bytes)
         return "sense"
       end, nonsense))
     end
     assert.same({ 1, 2, 0 }, { pool:stats().workers, pool:stats().done, pool:stats().replaced })
     local err = failure_of_job(pool, function(bytes) -- an error without a code
-      local uv = require "luv"
-      local pipe = uv.new_pipe(false)
-      pipe:open(3)
-      pipe:try_write(bytes)
+      require "luv".fs_write(3, bytes)
       spin()
     end, frame(10, 3, "\x94\1\2\3\4"))
     assert.equal("DATA_LOSS", err.code)

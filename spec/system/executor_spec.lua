@@ -391,7 +391,9 @@ describe("in one process with broker and client", function()
     end
     task.all(callers)
     assert.same({ "Gate", "double", 42 }, client.Gate.double(21))
-    assert.equal(401, shared:stats().submitted + 1)
+    assert.equal(400, shared:stats().submitted)
+    assert.is_nil(client.S.count(0):next())
+    assert.is_nil(shared:run("os.getenv", "GATERPC_NO_SUCH_NAME")) -- and no stream, as the job before it
     client:close()
     worker:close()
     broker:close()
