@@ -24,7 +24,7 @@ endif
 sources := $(wildcard src/*/*.c)
 objects := $(sources:src/%.c=$(BUILD)/%.o)
 
-all: host $(BUILD)/spec/engine.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
+all: host $(BUILD)/spec/engine.so $(BUILD)/spec/logspec.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
 host: $(HOST) ## build the host only
 
 $(HOST): $(objects)
@@ -42,6 +42,13 @@ engine_sources := $(wildcard src/base/*.c src/wire/*.c src/engine/*.c) spec/supp
 engine_objects := $(engine_sources:%.c=$(BUILD)/spec/%.o)
 
 $(engine_module): $(engine_objects)
+	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
+
+log_module  := $(BUILD)/spec/logspec.so
+log_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c) src/bind/bind.c src/bind/bind_log.c \
+               spec/support/log.c)
+
+$(log_module): $(log_objects)
 	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
 
 $(BUILD)/spec/%.o: %.c
@@ -71,7 +78,7 @@ build-fuzz/%.o: %.c
 	clang $(fuzz_cflags) -fsanitize=fuzzer-no-link -c -o $@ $<
 
 .PRECIOUS: build-fuzz/%.o
--include $(engine_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
+-include $(engine_objects:.o=.d) $(log_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
 # --- end of spec modules
 
 # Specs: all, or ONLY=name for spec/name_spec.lua or spec/system/name_spec.lua, or a folder. "unit" is
@@ -85,7 +92,7 @@ $(BUILD)/spec/spam: spec/support/spam.c
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -flto% -MMD -MP,$(cflags)) $(filter-out -flto%,$(ldflags)) -o $@ $< $(libs)
 
-check: host $(engine_module) $(BUILD)/spec/spam ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
+check: host $(engine_module) $(log_module) $(BUILD)/spec/spam ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
 	$(if $(SANITIZE),GATERPC_SLOW=6) ASAN_OPTIONS=abort_on_error=0:detect_stack_use_after_return=0 \
 	LSAN_OPTIONS=suppressions=spec/support/lsan.supp:print_suppressions=0 \
 	TSAN_OPTIONS=suppressions=$(CURDIR)/spec/support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1 \

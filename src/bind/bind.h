@@ -20,6 +20,7 @@ void gr_bind_client(lua_State *L);
 void gr_bind_worker(lua_State *L);
 void gr_bind_majordomo(lua_State *L);
 void gr_bind_repl(lua_State *L);
+void gr_bind_log(lua_State *L); /* for any lua_State of the process, in any thread */
 
 /* Returns nil, code, text to Lua. text NULL: the error's own. [-0, +3] */
 int gr_bind_fail(lua_State *L, int err, const char *text);

@@ -1,10 +1,10 @@
-/* bind_core.c - the module gaterpc.core: the loop, the log, and the classes of the other bindings.
+/* bind_core.c - the module gaterpc.core: the loop, and the functions and classes of the other
+ * bindings.
  */
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
-#include "base/log.h"
 #include "bind/bind.h"
 #include "bind/bind_msgpack.h"
 #include "host/state.h"
@@ -66,28 +66,6 @@ static int f_busy_limit(lua_State *L) /* core.busy_limit(ms): when the guard com
     return 0;
 }
 
-static int f_log(lua_State *L) /* core.log(level, name, text) */
-{
-    int level = (int)luaL_checkinteger(L, 1);
-    gr_log(level, luaL_checkstring(L, 2), "%s", luaL_checkstring(L, 3));
-    return 0;
-}
-
-static int f_flush_log(lua_State *L) /* core.flush_log(): waits a second at most */
-{
-    (void)L;
-    gr_log_flush(1000);
-    return 0;
-}
-
-static int f_log_level(lua_State *L) /* core.log_level([level]) -> level */
-{
-    if (!lua_isnoneornil(L, 1))
-        gr_log_set_level((int)luaL_checkinteger(L, 1));
-    lua_pushinteger(L, gr_log_level());
-    return 1;
-}
-
 static int f_isatty(lua_State *L) /* core.isatty(fd) -> boolean */
 {
     lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
@@ -111,9 +89,6 @@ static int open_core(lua_State *L)
         {"hold", f_hold},
         {"exit", f_exit},
         {"busy_limit", f_busy_limit},
-        {"log", f_log},
-        {"flush_log", f_flush_log},
-        {"log_level", f_log_level},
         {"isatty", f_isatty},
         {"allow_interrupts", f_allow_interrupts},
         {NULL, NULL},
@@ -124,6 +99,7 @@ static int open_core(lua_State *L)
     gr_bind_worker(L);
     gr_bind_majordomo(L);
     gr_bind_repl(L);
+    gr_bind_log(L);
     return 1;
 }
 

@@ -115,8 +115,11 @@ static void on_signal(int number)
         gr_state_interrupt(); /* SIGHUP: the terminal has gone, and a line may run for ever */
     } else if (number != SIGHUP && signals.asked++ > 0) {
         gr_terminal_restore();
+        gr_log_rescue(0);
         _exit(128 + number);
     }
+    if (number == SIGHUP)
+        gr_log_reopen();
     uv_async_send(&signals.async);
 }
 
@@ -240,7 +243,8 @@ int main(int argc, char **argv)
     if (request.version)
         printf("%s  (Lua 5.4, %s)\n", VERSION, LUA_RELEASE);
     raise_descriptor_limit();
-    gr_log_start(STDERR_FILENO, 0);
+    gr_log_start(STDERR_FILENO);
+    gr_log_catch_crashes(gr_terminal_restore);
     gr_state *state;
     if (gr_state_new(&state, !request.ignore_environment) < 0) {
         fprintf(stderr, "gaterpc-host: cannot start: out of memory or descriptors\n");

@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "engine/pulse.h"
 #include "net/endpoint_priv.h"
 
@@ -119,7 +120,7 @@ int gr_guard_new(struct gr_guard **out, gr_loop *loop)
     pthread_condattr_destroy(&monotonic);
 
     sigset_t all, before;
-    sigfillset(&all);
+    gr_signals_of_threads(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the loop's thread */
     int rc = pthread_create(&self->thread, NULL, run, self);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "net/hub.h"
 
 enum {
@@ -326,7 +327,7 @@ int gr_majordomo_start(gr_majordomo *self, gr_majordomo_ended_fn *ended, void *a
     self->ended = ended;
     self->arg = arg;
     sigset_t all, before;
-    sigfillset(&all);
+    gr_signals_of_threads(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the loop's thread */
     int rc = pthread_create(&self->thread, NULL, run, self);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -1,0 +1,562 @@
+/* bind_log.c - the log for Lua. Nothing here knows of the host's state: a lua_State of another
+ * thread may use it as well. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/err.h"
+#include "base/log.h"
+#include "bind/bind.h"
+
+enum { MARK = 3 }; /* bytes of "..." */
+
+/* --- fields ------------------------------------------------------------------------------ */
+
+/* A key of a table that can be a name: its text, which the table keeps alive, or a number. */
+struct key {
+    const char *text; /* NULL: the number */
+    size_t len;
+    lua_Integer number;
+};
+
+static bool put_value(lua_State *L, gr_log_fields *fields, int index, int depth);
+
+static int to_string(lua_State *L)
+{
+    luaL_tolstring(L, 1, NULL);
+    return 1;
+}
+
+/* Pushes a text for any value; whatever its __tostring does. [-0, +1] */
+static void push_text(lua_State *L, int index)
+{
+    index = lua_absindex(L, index);
+    lua_pushcfunction(L, to_string);
+    lua_pushvalue(L, index);
+    if (lua_pcall(L, 1, 1, 0) != LUA_OK) {
+        lua_pop(L, 1);
+        lua_pushfstring(L, "(a %s that cannot be shown)", luaL_typename(L, index));
+    }
+}
+
+static bool put_as_text(lua_State *L, gr_log_fields *fields, int index)
+{
+    size_t len;
+    push_text(L, index);
+    const char *text = lua_tolstring(L, -1, &len);
+    bool ok = gr_log_put_string(fields, text, len);
+    lua_pop(L, 1);
+    return ok;
+}
+
+static int compare(const struct key *a, const struct key *b)
+{
+    if (a->text == NULL || b->text == NULL)
+        return a->text == NULL && b->text == NULL
+                   ? (a->number > b->number) - (a->number < b->number)
+                   : (a->text != NULL) - (b->text != NULL);
+    size_t len = a->len < b->len ? a->len : b->len;
+    int order = memcmp(a->text, b->text, len);
+    return order != 0 ? order : (a->len > b->len) - (a->len < b->len);
+}
+
+static void insert(struct key *keys, size_t count, struct key key)
+{
+    while (count > 0 && compare(&keys[count - 1], &key) > 0) {
+        keys[count] = keys[count - 1];
+        count--;
+    }
+    keys[count] = key;
+}
+
+static bool is_name(lua_State *L, int index)
+{
+    return lua_type(L, index) == LUA_TSTRING || lua_isinteger(L, index);
+}
+
+static struct key get_key(lua_State *L, int index)
+{
+    struct key key = {.text = NULL};
+    if (lua_isinteger(L, index))
+        key.number = lua_tointeger(L, index);
+    else
+        key.text = lua_tolstring(L, index, &key.len);
+    return key;
+}
+
+/* Collects names, sorted; other keys cannot be shown. *more: there are others. Returns how many. */
+static size_t collect_keys(lua_State *L, int index, struct key *keys, bool *more)
+{
+    size_t count = 0, seen = 0;
+    *more = false;
+    lua_pushnil(L);
+    while (lua_next(L, index)) {
+        lua_pop(L, 1);
+        if (seen++ == GR_LOG_FIELD_COUNT) {
+            *more = true;
+            lua_pop(L, 1);
+            break;
+        }
+        if (is_name(L, -1))
+            insert(keys, count++, get_key(L, -1));
+        else
+            *more = true;
+    }
+    return count;
+}
+
+/* Pushes the value of a key. [-0, +1] */
+static void push_field(lua_State *L, int index, const struct key *key)
+{
+    if (key->text == NULL) {
+        lua_rawgeti(L, index, key->number);
+        return;
+    }
+    lua_pushlstring(L, key->text, key->len);
+    lua_rawget(L, index);
+}
+
+static bool put_key_value(lua_State *L, gr_log_fields *fields, int index, const struct key *key,
+                          int depth)
+{
+    if (key->text != NULL && gr_log_is_secret(key->text, key->len))
+        return gr_log_put_string(fields, "***", 3);
+    push_field(L, index, key);
+    bool ok = put_value(L, fields, -1, depth);
+    lua_pop(L, 1);
+    return ok;
+}
+
+static const char *name_of(const struct key *key, char *number, size_t size, size_t *len)
+{
+    *len = key->len;
+    if (key->text != NULL)
+        return key->text;
+    *len = (size_t)snprintf(number, size, LUA_INTEGER_FMT, (LUAI_UACINT)key->number);
+    return number;
+}
+
+static bool put_map(lua_State *L, gr_log_fields *fields, int index, int depth)
+{
+    struct key keys[GR_LOG_FIELD_COUNT];
+    char number[32];
+    size_t mark, len;
+    bool more;
+    uint32_t done = 0;
+    size_t count = collect_keys(L, index, keys, &more);
+    if (!gr_log_put_map(fields, &mark))
+        return false;
+    for (; done < count; done++) {
+        size_t before = fields->len;
+        const char *name = name_of(&keys[done], number, sizeof(number), &len);
+        if (!gr_log_put_string(fields, name, len) ||
+            !put_key_value(L, fields, index, &keys[done], depth)) {
+            fields->len = before;
+            more = true;
+            break;
+        }
+    }
+    size_t before = fields->len;
+    if (more && gr_log_put_string(fields, "...", MARK) && gr_log_put_bool(fields, true))
+        done++;
+    else
+        fields->len = before;
+    gr_log_end_container(fields, mark, done);
+    return true;
+}
+
+static bool put_array(lua_State *L, gr_log_fields *fields, int index, lua_Unsigned count, int depth)
+{
+    size_t mark;
+    uint32_t done = 0;
+    if (!gr_log_put_array(fields, &mark))
+        return false;
+    while (done < count && done < GR_LOG_FIELD_COUNT) {
+        lua_rawgeti(L, index, done + 1);
+        bool ok = put_value(L, fields, -1, depth);
+        lua_pop(L, 1);
+        if (!ok)
+            break;
+        done++;
+    }
+    if (done < count && gr_log_put_string(fields, "...", MARK))
+        done++;
+    gr_log_end_container(fields, mark, done);
+    return true;
+}
+
+/* All its keys, as far as one looks, are from 1 to count. */
+static bool is_sequence(lua_State *L, int index, lua_Unsigned count)
+{
+    int seen = 0;
+    lua_pushnil(L);
+    while (lua_next(L, index)) {
+        lua_pop(L, 1);
+        bool ok = lua_isinteger(L, -1) && (lua_Unsigned)lua_tointeger(L, -1) - 1 < count;
+        if (!ok || ++seen == GR_LOG_FIELD_COUNT) {
+            lua_pop(L, 1);
+            return ok;
+        }
+    }
+    return true;
+}
+
+static bool put_table(lua_State *L, gr_log_fields *fields, int index, int depth)
+{
+    if (luaL_getmetafield(L, index, "__tostring") != LUA_TNIL) {
+        lua_pop(L, 1);
+        return put_as_text(L, fields, index); /* an error object, for instance */
+    }
+    if (depth >= GR_LOG_FIELD_DEPTH)
+        return gr_log_put_string(fields, "...", MARK);
+    lua_Unsigned count = lua_rawlen(L, index);
+    if (is_sequence(L, index, count)) /* the empty table, too */
+        return put_array(L, fields, index, count, depth + 1);
+    return put_map(L, fields, index, depth + 1);
+}
+
+static bool put_value(lua_State *L, gr_log_fields *fields, int index, int depth)
+{
+    size_t len;
+    const char *text;
+    index = lua_absindex(L, index);
+    luaL_checkstack(L, 10, "too many fields in each other");
+    switch (lua_type(L, index)) {
+    case LUA_TSTRING:
+        text = lua_tolstring(L, index, &len);
+        return gr_log_put_string(fields, text, len);
+    case LUA_TNUMBER:
+        return lua_isinteger(L, index) ? gr_log_put_integer(fields, lua_tointeger(L, index))
+                                       : gr_log_put_float(fields, lua_tonumber(L, index));
+    case LUA_TBOOLEAN:
+        return gr_log_put_bool(fields, lua_toboolean(L, index));
+    case LUA_TNIL:
+        return gr_log_put_nil(fields);
+    case LUA_TLIGHTUSERDATA:
+        if (lua_touserdata(L, index) == NULL)
+            return gr_log_put_nil(fields); /* gaterpc.null */
+        break;
+    case LUA_TTABLE:
+        return put_table(L, fields, index, depth);
+    default:
+        break;
+    }
+    return put_as_text(L, fields, index);
+}
+
+static void put_fields(lua_State *L, gr_log_fields *fields, int index)
+{
+    struct key keys[GR_LOG_FIELD_COUNT];
+    char number[32];
+    bool more;
+    size_t count = collect_keys(L, index, keys, &more), len;
+    for (size_t i = 0; i < count; i++) {
+        size_t before = fields->len;
+        const char *name = name_of(&keys[i], number, sizeof(number), &len);
+        if (!gr_log_put_name(fields, name, len))
+            return;
+        if (!put_key_value(L, fields, index, &keys[i], 0)) {
+            gr_log_drop_field(fields, before);
+            return;
+        }
+    }
+    if (more)
+        gr_log_cut_fields(fields);
+}
+
+/* --- lines ------------------------------------------------------------------------------- */
+
+/* How many arguments the format takes: "%d" and the like, not "%%". */
+static int count_conversions(const char *format, size_t len)
+{
+    int count = 0;
+    for (size_t i = 0; i + 1 < len; i++) {
+        if (format[i] != '%')
+            continue;
+        count += format[i + 1] != '%';
+        i++;
+    }
+    return count;
+}
+
+/* The upvalues of a logger's function. */
+enum { SELF = 1, LOGGER, LEVEL, NAME, FORMAT };
+
+/* What cannot be formatted is not lost: the text stays as it is, and this field has the arguments.
+ */
+static void put_arguments(lua_State *L, int first, int count, gr_log_fields *fields)
+{
+    size_t before = fields->len, mark;
+    bool ok = gr_log_put_name(fields, "arguments", 9);
+    if (!ok)
+        return;
+    ok = gr_log_put_array(fields, &mark);
+    for (int i = 0; ok && i < count; i++)
+        ok = put_value(L, fields, first + i, 1);
+    if (ok)
+        gr_log_end_container(fields, mark, (uint32_t)count);
+    else
+        gr_log_drop_field(fields, before);
+}
+
+/* The text of a line with arguments: from `first`, the format, to the top. A last table that the
+ * format has no use for, or cannot use, is the fields. [-0, +1] */
+static void push_formatted(lua_State *L, int first, gr_log_fields *fields)
+{
+    int top = lua_gettop(L), count = top - first;
+    size_t len;
+    const char *format = lua_tolstring(L, first, &len);
+    int wanted = format != NULL ? count_conversions(format, len) : 0;
+    bool has_fields = lua_istable(L, top) && count > wanted;
+    if (has_fields) {
+        put_fields(L, fields, top);
+        count--;
+    }
+    if (count == 0) {
+        push_text(L, first);
+        return;
+    }
+    luaL_checkstack(L, count + 4, "too many arguments");
+    lua_pushvalue(L, lua_upvalueindex(FORMAT));
+    for (int i = 0; i <= count; i++)
+        lua_pushvalue(L, first + i);
+    if (lua_pcall(L, count + 1, 1, 0) == LUA_OK)
+        return;
+    lua_pop(L, 1);
+    if (count == 1 && lua_istable(L, first + 1))
+        put_fields(L, fields, first + 1); /* "50% done", { ... } */
+    else
+        put_arguments(L, first + 1, count, fields);
+    push_text(L, first);
+}
+
+static int l_log(lua_State *L) /* logger.info(text, ...), logger:info(text, ...) */
+{
+    const gr_logger *logger = lua_touserdata(L, lua_upvalueindex(LOGGER));
+    int level = (int)lua_tointeger(L, lua_upvalueindex(LEVEL));
+    if (!gr_logger_wants(logger, level))
+        return 0;
+    gr_log_fields fields;
+    gr_log_fields_init(&fields);
+    int first = lua_istable(L, 1) && lua_rawequal(L, 1, lua_upvalueindex(SELF)) ? 2 : 1;
+    if (lua_gettop(L) < first)
+        lua_settop(L, first);
+    if (lua_gettop(L) > first)
+        push_formatted(L, first, &fields);
+    else if (lua_type(L, first) != LUA_TSTRING)
+        push_text(L, first);
+    size_t name_len, len;
+    const char *name = lua_tolstring(L, lua_upvalueindex(NAME), &name_len);
+    const char *text = lua_tolstring(L, -1, &len);
+    gr_log_bytes(level, name, name_len, text, len, &fields);
+    return 0;
+}
+
+static int f_log_wants(lua_State *L) /* core.log_wants(name, level) -> boolean */
+{
+    size_t len;
+    const char *name = luaL_checklstring(L, 1, &len);
+    lua_pushboolean(L, gr_logger_wants(gr_logger_of(name, len), (int)luaL_checkinteger(L, 2)));
+    return 1;
+}
+
+static int f_logger(lua_State *L)
+/* core.logger(self, name, { debug = 10, ... }): puts a function per level into self */
+{
+    size_t len;
+    luaL_checktype(L, 1, LUA_TTABLE);
+    const char *name = luaL_checklstring(L, 2, &len);
+    luaL_checktype(L, 3, LUA_TTABLE);
+    gr_logger *logger = gr_logger_of(name, len);
+    lua_settop(L, 3);
+    lua_getglobal(L, "string");
+    lua_getfield(L, -1, "format");
+    lua_pushnil(L);
+    while (lua_next(L, 3)) { /* format, method, level */
+        lua_Integer level = luaL_checkinteger(L, -1);
+        lua_pop(L, 1);
+        lua_pushvalue(L, -1);
+        lua_pushvalue(L, 1);
+        lua_pushlightuserdata(L, logger);
+        lua_pushinteger(L, level);
+        lua_pushvalue(L, 2);
+        lua_pushvalue(L, 5);
+        lua_pushcclosure(L, l_log, FORMAT);
+        lua_rawset(L, 1);
+    }
+    lua_settop(L, 1);
+    return 1;
+}
+
+static int f_log(lua_State *L) /* core.log(level, name, text[, fields]) */
+{
+    size_t name_len, len;
+    int level = (int)luaL_checkinteger(L, 1);
+    const char *name = luaL_checklstring(L, 2, &name_len);
+    const char *text = luaL_checklstring(L, 3, &len);
+    if (!gr_logger_wants(gr_logger_of(name, name_len), level))
+        return 0;
+    gr_log_fields fields;
+    gr_log_fields_init(&fields);
+    if (lua_istable(L, 4))
+        put_fields(L, &fields, 4);
+    gr_log_bytes(level, name, name_len, text, len, &fields);
+    return 0;
+}
+
+/* --- levels ------------------------------------------------------------------------------ */
+
+static int f_log_level(lua_State *L) /* core.log_level([level]) -> level of the root */
+{
+    if (!lua_isnoneornil(L, 1))
+        gr_logger_set_level("", 0, (int)luaL_checkinteger(L, 1));
+    lua_pushinteger(L, gr_logger_level(gr_logger_of("", 0)));
+    return 1;
+}
+
+static int f_logger_level(lua_State *L)
+/* core.logger_level(name[, level]) -> level | nil, code, text; -1: as its parent */
+{
+    size_t len;
+    const char *name = luaL_checklstring(L, 1, &len);
+    if (!lua_isnoneornil(L, 2)) {
+        int rc = gr_logger_set_level(name, len, (int)luaL_checkinteger(L, 2));
+        if (rc == GR_EEXHAUSTED)
+            return gr_bind_fail(L, rc, "there are too many loggers");
+        luaL_argcheck(L, rc == 0, 1, "the name is too long");
+    }
+    lua_pushinteger(L, gr_logger_level(gr_logger_of(name, len)));
+    return 1;
+}
+
+/* --- outputs ----------------------------------------------------------------------------- */
+
+static bool opt_boolean(lua_State *L, int index, const char *name)
+{
+    lua_getfield(L, index, name);
+    bool value = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return value;
+}
+
+/* The table on the stack's top, which keeps the strings alive. */
+static gr_log_output get_output(lua_State *L)
+{
+    int at = lua_gettop(L);
+    gr_log_output out = {
+        .path = gr_bind_opt_string(L, at, "path", NULL),
+        .level = (int)gr_bind_opt_integer(L, at, "level", 0),
+        .json = opt_boolean(L, at, "json"),
+        .midnight = opt_boolean(L, at, "midnight"),
+        .rotate_bytes = (uint64_t)gr_bind_opt_integer(L, at, "rotate_bytes", 0),
+        .keep = (unsigned)gr_bind_opt_integer(L, at, "keep", 0),
+    };
+    lua_getfield(L, at, "colour");
+    if (!lua_isnil(L, -1))
+        out.colour = lua_toboolean(L, -1) ? GR_LOG_COLOUR_ON : GR_LOG_COLOUR_OFF;
+    lua_settop(L, at);
+    return out;
+}
+
+static int f_log_setup(lua_State *L)
+/* core.log_setup { console = false | output, files = { output, ... }, queue =, queue_bytes = }
+   -> true | nil, code, text. An output: path, level, json, midnight, rotate_bytes, keep, colour */
+{
+    char why[512] = "";
+    gr_log_output console, files[GR_LOG_FILES];
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 1);
+    luaL_checkstack(L, GR_LOG_FILES + 8, NULL);
+    gr_log_setup setup = {
+        .files = files,
+        .queue_lines = (size_t)gr_bind_opt_integer(L, 1, "queue", 0),
+        .queue_bytes = (size_t)gr_bind_opt_integer(L, 1, "queue_bytes", 0),
+    };
+    lua_getfield(L, 1, "console");
+    setup.set_console = !lua_isnil(L, -1);
+    if (lua_istable(L, -1)) {
+        console = get_output(L);
+        setup.console = &console;
+    }
+    lua_getfield(L, 1, "files");
+    setup.set_files = lua_istable(L, -1);
+    int list = lua_gettop(L);
+    lua_Unsigned count = setup.set_files ? lua_rawlen(L, list) : 0;
+    luaL_argcheck(L, count <= GR_LOG_FILES, 1, "there can be 16 files");
+    for (; setup.file_count < count; setup.file_count++) {
+        lua_rawgeti(L, list, (lua_Integer)setup.file_count + 1);
+        files[setup.file_count] = get_output(L);
+    }
+    int rc = gr_log_configure(&setup, why, sizeof(why));
+    if (rc < 0)
+        return gr_bind_fail(L, rc, why);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int f_log_reopen(lua_State *L) /* core.log_reopen() */
+{
+    (void)L;
+    gr_log_reopen();
+    return 0;
+}
+
+static int f_flush_log(lua_State *L) /* core.flush_log() -> boolean: waits a second at most */
+{
+    lua_pushboolean(L, gr_log_flush(1000));
+    return 1;
+}
+
+static void set_count(lua_State *L, const char *name, uint64_t value)
+{
+    lua_pushinteger(L, (lua_Integer)value);
+    lua_setfield(L, -2, name);
+}
+
+static int f_log_stats(lua_State *L)
+/* core.log_stats() -> { lines, dropped, waiting, waiting_bytes, outputs = { { path, lines, lost,
+   error } } } */
+{
+    gr_log_stats stats;
+    gr_log_get_stats(&stats);
+    lua_newtable(L);
+    set_count(L, "lines", stats.lines);
+    set_count(L, "dropped", stats.dropped);
+    set_count(L, "waiting", stats.waiting);
+    set_count(L, "waiting_bytes", stats.waiting_bytes);
+    lua_newtable(L);
+    for (size_t i = 0; i < stats.output_count; i++) {
+        const gr_log_output_stats *output = &stats.outputs[i];
+        lua_newtable(L);
+        if (output->path[0] != '\0') {
+            lua_pushstring(L, output->path);
+            lua_setfield(L, -2, "path");
+        }
+        set_count(L, "lines", output->lines);
+        set_count(L, "lost", output->lost);
+        if (output->error != 0) {
+            char text[128];
+            lua_pushstring(L, strerror_r(output->error, text, sizeof(text)));
+            lua_setfield(L, -2, "error");
+        }
+        lua_rawseti(L, -2, (lua_Integer)i + 1);
+    }
+    lua_setfield(L, -2, "outputs");
+    return 1;
+}
+
+void gr_bind_log(lua_State *L)
+{
+    static const luaL_Reg functions[] = {
+        {"log", f_log},
+        {"log_level", f_log_level},
+        {"logger", f_logger},
+        {"logger_level", f_logger_level},
+        {"log_wants", f_log_wants},
+        {"log_setup", f_log_setup},
+        {"log_reopen", f_log_reopen},
+        {"log_stats", f_log_stats},
+        {"flush_log", f_flush_log},
+        {NULL, NULL},
+    };
+    luaL_setfuncs(L, functions, 0);
+}
