@@ -17,6 +17,7 @@ enum {
     QUEUE_BYTES = 2 << 20,
     QUEUE_LINES_MIN = 16,
     QUEUE_BYTES_MIN = 64 << 10,
+    CHANGES = 64, /* that may wait for the writer */
 };
 
 #define the gr_log_shared
@@ -185,13 +186,14 @@ int gr_log_start(int fd)
     return rc;
 }
 
-static void free_change(struct gr_log_change **change)
+static void free_changes(struct gr_log_change **list)
 {
-    if (*change == NULL)
-        return;
-    gr_log_destroy_outputs(&(*change)->to);
-    free(*change);
-    *change = NULL;
+    while (*list != NULL) {
+        struct gr_log_change *change = *list;
+        *list = change->next;
+        gr_log_destroy_outputs(&change->to);
+        free(change);
+    }
 }
 
 void gr_log_stop(void)
@@ -209,7 +211,7 @@ void gr_log_stop(void)
     gr_log_writer_ended();
     pthread_mutex_lock(&the.mutex);
     gr_log_destroy_outputs(&the.outputs);
-    free_change(&the.change);
+    free_changes(&the.changes);
     gr_log_ring_free(&the.ring);
     own.console_level = 0; /* standard error takes everything */
     update_gate();
@@ -283,24 +285,6 @@ static int open_outputs(struct gr_log_change *change, const gr_log_setup *setup,
     return rc;
 }
 
-/* A change that the writer has not taken yet loses what comes from a later one. */
-static void keep_earlier(struct gr_log_change *change, struct gr_log_change *earlier)
-{
-    if (earlier->console && !change->console) {
-        change->console = true;
-        change->console_at = earlier->console_at;
-        change->to.console = earlier->to.console;
-        earlier->to.console = NULL;
-    }
-    if (earlier->files && !change->files) {
-        change->files = true;
-        change->files_at = earlier->files_at;
-        memcpy(change->to.files, earlier->to.files, sizeof(change->to.files));
-        change->to.file_count = earlier->to.file_count;
-        earlier->to.file_count = 0;
-    }
-}
-
 static int lowest_level(const gr_log_output *outputs, size_t count)
 {
     int lowest = GR_LOG_OFF;
@@ -310,21 +294,22 @@ static int lowest_level(const gr_log_output *outputs, size_t count)
     return lowest;
 }
 
-/* Under the mutex. */
-static void hand_over(struct gr_log_change *change, const gr_log_setup *setup)
+/* Appends it to those that the writer has not taken yet. Under the mutex. */
+static int hand_over(struct gr_log_change *change, const gr_log_setup *setup)
 {
-    uint64_t tail = gr_log_ring_tail(&the.ring);
-    change->console_at = change->files_at = tail;
-    if (change->to.console != NULL)
-        change->to.console->at = change->to.console->from = tail;
+    struct gr_log_change **end = &the.changes;
+    for (int i = 0; *end != NULL; end = &(*end)->next)
+        if (++i == CHANGES)
+            return GR_EEXHAUSTED;
+    *end = change;
+    change->at = gr_log_ring_tail(&the.ring);
+    if (change->to.console != NULL) {
+        change->to.console->at = change->to.console->from = change->at;
+        if (change->to.console->fd != own.console_fd)
+            gr_log_sink_set_fd(change->to.console, own.console_fd); /* it was changed meanwhile */
+    }
     for (size_t i = 0; i < change->to.file_count; i++)
-        change->to.files[i]->at = change->to.files[i]->from = tail;
-    if (the.change != NULL)
-        keep_earlier(change, the.change);
-    free_change(&the.change);
-    if (change->to.console != NULL && change->to.console->fd != own.console_fd)
-        gr_log_sink_set_fd(change->to.console, own.console_fd); /* it was changed meanwhile */
-    the.change = change;
+        change->to.files[i]->at = change->to.files[i]->from = change->at;
     if (setup->set_console)
         own.console_level = lowest_level(setup->console, setup->console != NULL);
     if (setup->set_files)
@@ -334,6 +319,7 @@ static void hand_over(struct gr_log_change *change, const gr_log_setup *setup)
         atomic_store(&the.ring.max_lines, setup->queue_lines);
     if (setup->queue_bytes > 0)
         atomic_store(&the.ring.max_bytes, setup->queue_bytes);
+    return 0;
 }
 
 int gr_log_configure(const gr_log_setup *setup, char *why, size_t why_size)
@@ -352,13 +338,13 @@ int gr_log_configure(const gr_log_setup *setup, char *why, size_t why_size)
         snprintf(why, why_size, "the log does not run");
         rc = GR_ECLOSED;
     }
-    if (rc == 0)
-        hand_over(change, setup);
+    if (rc == 0 && (rc = hand_over(change, setup)) < 0)
+        snprintf(why, why_size, "the log is busy with %d changes", CHANGES);
     pthread_mutex_unlock(&the.mutex);
     if (rc == 0)
         gr_log_wake();
     else
-        free_change(&change);
+        free_changes(&change);
     return rc;
 }
 

@@ -81,7 +81,7 @@ typedef struct gr_log_setup {
 
 /* Changes where lines go. What was logged before still goes to the old outputs. Returns 0;
  * GR_EINVAL, GR_ESYSTEM when a file cannot be opened, GR_ENOMEM, GR_ECLOSED when the log does not
- * run: then nothing has changed and `why` says why. */
+ * run, GR_EEXHAUSTED when it cannot follow: then nothing has changed and `why` says why. */
 int gr_log_configure(const gr_log_setup *setup, char *why, size_t why_size);
 
 /* The console writes to another descriptor from now on. */

@@ -20,8 +20,9 @@ struct gr_log_outputs {
 /* Outputs that take the place of others, which get the lines before a position of the ring. */
 struct gr_log_change {
     bool console, files; /* which of them */
-    uint64_t console_at, files_at;
+    uint64_t at;
     struct gr_log_outputs to;
+    struct gr_log_change *next;
 };
 
 /* The one global of the core: a process has one log. */
@@ -34,7 +35,7 @@ struct gr_log_shared {
     uint64_t written; /* in the ring: everything before it is out of our hands */
     uint64_t lines, dropped;
     uint64_t missing;              /* dropped, and not said yet */
-    struct gr_log_change *change;  /* for the writer to take */
+    struct gr_log_change *changes; /* for the writer to take, in this order */
     int new_console_fd;            /* likewise; -1: none */
     struct gr_log_outputs outputs; /* the writer's; it changes them under the mutex */
 };

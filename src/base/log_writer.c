@@ -249,7 +249,7 @@ static void retire(gr_log_sink **sink, uint64_t until)
     gr_log_sink_destroy(sink);
 }
 
-static void apply(struct gr_log_change *change)
+static void apply(const struct gr_log_change *change)
 {
     struct gr_log_outputs old = the.outputs;
     pthread_mutex_lock(&the.mutex);
@@ -261,10 +261,9 @@ static void apply(struct gr_log_change *change)
     }
     pthread_mutex_unlock(&the.mutex);
     if (change->console)
-        retire(&old.console, change->console_at);
+        retire(&old.console, change->at);
     for (size_t i = 0; change->files && i < old.file_count; i++)
-        retire(&old.files[i], change->files_at);
-    free(change);
+        retire(&old.files[i], change->at);
 }
 
 /* --- the thread -------------------------------------------------------------------------- */
@@ -272,7 +271,7 @@ static void apply(struct gr_log_change *change)
 /* What the writer is to do in one round, and what came of it. */
 struct round {
     uint64_t tail;
-    struct gr_log_change *change;
+    struct gr_log_change *changes;
     int console_fd;
     uint64_t head, written;
     size_t released; /* lines before the new head */
@@ -284,9 +283,9 @@ struct round {
 static void begin(struct round *round)
 {
     *round = (struct round){.tail = gr_log_ring_tail(&the.ring),
-                            .change = the.change,
+                            .changes = the.changes,
                             .console_fd = the.new_console_fd};
-    the.change = NULL;
+    the.changes = NULL;
     the.new_console_fd = -1;
     the.wants_wake = false;
 }
@@ -294,8 +293,12 @@ static void begin(struct round *round)
 static void work(struct round *round)
 {
     gr_log_sink *sinks[SINKS];
-    if (round->change != NULL)
-        apply(round->change);
+    while (round->changes != NULL) {
+        struct gr_log_change *change = round->changes;
+        round->changes = change->next;
+        apply(change);
+        free(change);
+    }
     if (round->console_fd >= 0 && the.outputs.console != NULL)
         gr_log_sink_set_fd(the.outputs.console, round->console_fd);
     bool again = atomic_exchange(&reopen, false);
@@ -314,7 +317,7 @@ static void work(struct round *round)
 /* When nothing waits anywhere, all may go back to the start of the ring. Under the mutex. */
 static void rewind_ring(void)
 {
-    if (the.written != gr_log_ring_tail(&the.ring) || the.change != NULL)
+    if (the.written != gr_log_ring_tail(&the.ring) || the.changes != NULL)
         return;
     gr_log_sink *sinks[SINKS];
     size_t count = list_sinks(sinks);
@@ -350,7 +353,7 @@ static bool is_over(const struct round *round)
     }
     if (round->moved)
         own.stuck_ms = now_ms + STUCK_MS;
-    bool done = the.written == gr_log_ring_tail(&the.ring) && the.change == NULL;
+    bool done = the.written == gr_log_ring_tail(&the.ring) && the.changes == NULL;
     return done || now_ms >= own.stuck_ms || now_ms >= own.stop_ms;
 }
 
@@ -385,7 +388,7 @@ static void *run(void *unused)
         publish(&round);
         over = is_over(&round);
         bool news = gr_log_ring_tail(&the.ring) != round.tail || the.new_console_fd >= 0 ||
-                    the.change != NULL;
+                    the.changes != NULL;
         rewind_ring();
         prepare_nap(&nap);
         give_outputs_back();

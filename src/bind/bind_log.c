@@ -298,15 +298,24 @@ static void put_arguments(lua_State *L, int first, int count, gr_log_fields *fie
         gr_log_drop_field(fields, before);
 }
 
-/* The text of a line with arguments: from `first`, the format, to the top. A last table that the
- * format has no use for, or cannot use, is the fields. [-0, +1] */
+/* A last table is the fields, unless it has a text of its own and the format wants it. */
+static bool is_fields(lua_State *L, int index, const char *format, size_t len, int count)
+{
+    if (!lua_istable(L, index))
+        return false;
+    if (luaL_getmetafield(L, index, "__tostring") == LUA_TNIL)
+        return true;
+    lua_pop(L, 1);
+    return format == NULL || count > count_conversions(format, len);
+}
+
+/* The text of a line with arguments: from `first`, the format, to the top. [-0, +1] */
 static void push_formatted(lua_State *L, int first, gr_log_fields *fields)
 {
     int top = lua_gettop(L), count = top - first;
-    size_t len;
+    size_t len = 0;
     const char *format = lua_tolstring(L, first, &len);
-    int wanted = format != NULL ? count_conversions(format, len) : 0;
-    bool has_fields = lua_istable(L, top) && count > wanted;
+    bool has_fields = is_fields(L, top, format, len, count);
     if (has_fields) {
         put_fields(L, fields, top);
         count--;
@@ -322,10 +331,7 @@ static void push_formatted(lua_State *L, int first, gr_log_fields *fields)
     if (lua_pcall(L, count + 1, 1, 0) == LUA_OK)
         return;
     lua_pop(L, 1);
-    if (count == 1 && lua_istable(L, first + 1))
-        put_fields(L, fields, first + 1); /* "50% done", { ... } */
-    else
-        put_arguments(L, first + 1, count, fields);
+    put_arguments(L, first + 1, count, fields);
     push_text(L, first);
 }
 
