@@ -237,7 +237,7 @@ function M.reopen()
   core.log_reopen()
 end
 
----Waits until everything logged so far is written, a second at most.
+---Waits until everything logged so far is written, a second at most; not for outputs that cannot be written.
 ---@return boolean done
 function M.flush()
   return core.flush_log()

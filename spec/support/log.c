@@ -162,16 +162,17 @@ static int f_cost(lua_State *L) /* cost(n, level) -> ns of one call of gr_log() 
 
 /* --- the end ----------------------------------------------------------------------------- */
 
-static void *crash(void *unused)
+__attribute__((no_sanitize("address", "thread", "undefined"))) static void *crash(void *unused)
 {
     (void)unused;
-    int *volatile nowhere = NULL;
+    volatile int *volatile nowhere = NULL;
     *nowhere = 1;
     return NULL;
 }
 
 /* Leaves no room for the handler but its own stack. */
-static int overflow(volatile char *above)
+__attribute__((no_sanitize("address", "thread", "undefined"))) static int
+overflow(volatile char *above)
 {
     static volatile int64_t depth = INT64_MAX;
     volatile char here[4096];

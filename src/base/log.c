@@ -301,7 +301,6 @@ static int hand_over(struct gr_log_change *change, const gr_log_setup *setup)
     for (int i = 0; *end != NULL; end = &(*end)->next)
         if (++i == CHANGES)
             return GR_EEXHAUSTED;
-    *end = change;
     change->at = gr_log_ring_tail(&the.ring);
     if (change->to.console != NULL) {
         change->to.console->at = change->to.console->from = change->at;
@@ -310,6 +309,7 @@ static int hand_over(struct gr_log_change *change, const gr_log_setup *setup)
     }
     for (size_t i = 0; i < change->to.file_count; i++)
         change->to.files[i]->at = change->to.files[i]->from = change->at;
+    *end = change; /* now that it is complete */
     if (setup->set_console)
         own.console_level = lowest_level(setup->console, setup->console != NULL);
     if (setup->set_files)
@@ -376,10 +376,15 @@ void gr_log_get_stats(gr_log_stats *out)
         out->waiting = the.ring.lines;
         out->waiting_bytes = (size_t)(gr_log_ring_tail(&the.ring) - the.ring.head);
     }
-    if (own.started && the.outputs.console != NULL)
-        add_output(out, the.outputs.console);
-    for (size_t i = 0; own.started && i < the.outputs.file_count; i++)
-        add_output(out, the.outputs.files[i]);
+    const struct gr_log_outputs *console = &the.outputs, *files = &the.outputs;
+    for (const struct gr_log_change *change = the.changes; change != NULL; change = change->next) {
+        console = change->console ? &change->to : console;
+        files = change->files ? &change->to : files;
+    }
+    if (console->console != NULL)
+        add_output(out, console->console);
+    for (size_t i = 0; i < files->file_count; i++)
+        add_output(out, files->files[i]);
     pthread_mutex_unlock(&the.mutex);
 }
 

@@ -216,17 +216,23 @@ static bool relieve(gr_log_sink **sinks, size_t count, uint64_t tail)
     return any_good;
 }
 
-/* How far all outputs have come: *head with reading, *written with writing. */
-static void get_progress(uint64_t tail, uint64_t *head, uint64_t *written)
+/* How far all outputs have come: *head with reading, *written with writing, in which those that cannot
+ * be written do not count. Returns whether nothing at all is pending. */
+static bool get_progress(uint64_t tail, uint64_t *head, uint64_t *written)
 {
     gr_log_sink *sinks[SINKS];
     size_t count = list_sinks(sinks);
+    bool clear = true;
     *head = *written = tail;
     for (size_t i = 0; i < count; i++) {
-        uint64_t done = gr_log_sink_is_empty(sinks[i]) ? sinks[i]->at : sinks[i]->from;
-        *head = sinks[i]->at < *head ? sinks[i]->at : *head;
-        *written = done < *written ? done : *written;
+        const gr_log_sink *sink = sinks[i];
+        uint64_t done = gr_log_sink_is_empty(sink) ? sink->at : sink->from;
+        *head = sink->at < *head ? sink->at : *head;
+        if (sink->state != GR_SINK_FAILING)
+            *written = done < *written ? done : *written;
+        clear = clear && done == tail;
     }
+    return clear;
 }
 
 /* --- changes ----------------------------------------------------------------------------- */
@@ -276,6 +282,7 @@ struct round {
     uint64_t head, written;
     size_t released; /* lines before the new head */
     bool any_good;   /* an output that takes lines, or none at all */
+    bool clear;      /* nothing is pending anywhere */
     bool moved;
 };
 
@@ -310,14 +317,14 @@ static void work(struct round *round)
         report(sinks[i]);
     }
     round->any_good = relieve(sinks, count, round->tail);
-    get_progress(round->tail, &round->head, &round->written);
+    round->clear = get_progress(round->tail, &round->head, &round->written);
     round->released = gr_log_ring_count(&the.ring, the.ring.head, round->head);
 }
 
-/* When nothing waits anywhere, all may go back to the start of the ring. Under the mutex. */
-static void rewind_ring(void)
+/* When nothing is pending, all may go back to the start of the ring. Under the mutex. */
+static void rewind_ring(const struct round *round)
 {
-    if (the.written != gr_log_ring_tail(&the.ring) || the.changes != NULL)
+    if (!round->clear || round->tail != gr_log_ring_tail(&the.ring) || the.changes != NULL)
         return;
     gr_log_sink *sinks[SINKS];
     size_t count = list_sinks(sinks);
@@ -337,6 +344,17 @@ static void publish(struct round *round)
     pthread_cond_broadcast(&the.moved);
 }
 
+/* The end begins; what cannot be written gets a last chance. */
+static void begin_end(int64_t now_ms)
+{
+    gr_log_sink *sinks[SINKS];
+    size_t count = list_sinks(sinks);
+    for (size_t i = 0; i < count; i++)
+        sinks[i]->retry_ms = 0;
+    own.stop_ms = now_ms + STOP_MS;
+    own.stuck_ms = now_ms + STUCK_MS;
+}
+
 /* Whether the end has come: everything is written, or has had its time. Under the mutex. */
 static bool is_over(const struct round *round)
 {
@@ -344,12 +362,9 @@ static bool is_over(const struct round *round)
     if (the.state != GR_LOG_IS_STOPPING)
         return false;
     if (own.stop_ms == 0) {
-        gr_log_sink *sinks[SINKS];
-        size_t count = list_sinks(sinks);
-        for (size_t i = 0; i < count; i++)
-            sinks[i]->retry_ms = 0; /* the last chance */
-        own.stop_ms = now_ms + STOP_MS;
-        own.stuck_ms = now_ms + STUCK_MS;
+        begin_end(now_ms);
+        if (!round->clear)
+            return false;
     }
     if (round->moved)
         own.stuck_ms = now_ms + STUCK_MS;
@@ -389,7 +404,7 @@ static void *run(void *unused)
         over = is_over(&round);
         bool news = gr_log_ring_tail(&the.ring) != round.tail || the.new_console_fd >= 0 ||
                     the.changes != NULL;
-        rewind_ring();
+        rewind_ring(&round);
         prepare_nap(&nap);
         give_outputs_back();
         if (over || (news && round.any_good))
@@ -474,25 +489,47 @@ static const char *death_by(int signal)
     }
 }
 
+/* What the writer has not taken yet: the outputs that go get what was meant for them. */
+static void rescue_changes(void)
+{
+    for (struct gr_log_change *change = the.changes; change != NULL; change = change->next) {
+        if (change->console && the.outputs.console != NULL)
+            gr_log_sink_rescue(the.outputs.console, &the.ring, change->at, NULL, &own.zone);
+        if (change->console)
+            the.outputs.console = change->to.console;
+        for (size_t i = 0; change->files && i < the.outputs.file_count; i++)
+            gr_log_sink_rescue(the.outputs.files[i], &the.ring, change->at, NULL, &own.zone);
+        if (change->files) {
+            memcpy(the.outputs.files, change->to.files, sizeof(change->to.files));
+            the.outputs.file_count = change->to.file_count;
+        }
+    }
+}
+
+static void rescue(const gr_log_line *last)
+{
+    gr_log_sink *sinks[SINKS];
+    uint64_t tail = gr_log_ring_tail(&the.ring);
+    own.zone.frozen = true;
+    rescue_changes();
+    size_t count = list_sinks(sinks);
+    for (size_t i = 0; i < count; i++)
+        gr_log_sink_rescue(sinks[i], &the.ring, tail, last, &own.zone);
+}
+
 void gr_log_rescue(int signal)
 {
     int saved = errno;
-    if (seize_outputs()) {
-        struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
-        gr_log_line last = {
-            .sec = now.tv_sec,
-            .nsec = (int32_t)now.tv_nsec,
-            .level = GR_LOG_ERROR,
-            .name = gr_slice_str("gaterpc"),
-            .text = gr_slice_str(death_by(signal)),
-        };
-        gr_log_sink *sinks[SINKS];
-        size_t count = list_sinks(sinks);
-        uint64_t tail = gr_log_ring_tail(&the.ring);
-        own.zone.frozen = true;
-        for (size_t i = 0; i < count; i++)
-            gr_log_sink_rescue(sinks[i], &the.ring, tail, signal != 0 ? &last : NULL, &own.zone);
-    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gr_log_line last = {
+        .sec = now.tv_sec,
+        .nsec = (int32_t)now.tv_nsec,
+        .level = GR_LOG_ERROR,
+        .name = gr_slice_str("gaterpc"),
+        .text = gr_slice_str(death_by(signal)),
+    };
+    if (seize_outputs())
+        rescue(signal != 0 ? &last : NULL);
     errno = saved;
 }
