@@ -45,7 +45,7 @@ $(engine_module): $(engine_objects)
 	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
 
 log_module  := $(BUILD)/spec/logspec.so
-log_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c) src/bind/bind.c src/bind/bind_log.c \
+log_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c src/bind/bind_log*.c) src/bind/bind.c \
                spec/support/log.c)
 
 $(log_module): $(log_objects)

@@ -163,7 +163,8 @@ describe("the log", function()
       assert.equal("INFO lua (a table that cannot be shown)", spec.line())
       log.info("%s", fails)
       assert.truthy(spec.line():find("^INFO lua %%s "))
-      log.info("x", { a = fails, b = bad(function() return {} end), c = bad(coroutine.yield), d = print, e = io.stdout })
+      log.info("x", { a = fails, b = bad(function() return {} end), c = bad(coroutine.yield), d = print,
+        e = io.stdout })
       assert.truthy(spec.line():find('^INFO lua x a="%(a table that cannot be shown%)" b="%(a table that cannot be '
         .. 'shown%)" c="%(a table that cannot be shown%)" d="function: [%w: ]+" e="file %(0x%x+%)"$'))
     end)

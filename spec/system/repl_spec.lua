@@ -309,7 +309,8 @@ describe("prompt #system", function()
       terminal:wait_line "started"
       terminal:wait_prompt()
       terminal:type(("%s..%s\27[D\27[D"):format(("a"):rep(50), ("b"):rep(50)))
-      terminal:wait_match "ERROR lua logged"
+      terminal:wait_match "ERROR lua$"
+      terminal:wait_line "logged" -- on the next row
       terminal:wait_line("> " .. ("a"):rep(38))
       terminal:wait_line(("a"):rep(12) .. ".." .. ("b"):rep(26))
       terminal:wait_line(("b"):rep(24))

@@ -2,7 +2,6 @@
 
 #include <pthread.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -11,6 +10,7 @@
 enum { SLOTS = 2 * GR_LOGGERS }; /* of the hash table; at most half of them are taken */
 
 static gr_logger root = {.wanted = GR_LOG_INFO, .own = GR_LOG_INFO};
+static gr_logger all[GR_LOGGERS];
 static _Atomic(gr_logger *) slots[SLOTS];
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* for changes, and what follows */
@@ -58,8 +58,9 @@ static gr_logger *make(const char *name, size_t len)
     if (self != NULL)
         return self;
     gr_logger *parent = make(name, parent_len(name, len));
-    if (count == GR_LOGGERS || (self = malloc(sizeof(*self) + len)) == NULL)
+    if (count == GR_LOGGERS)
         return parent;
+    self = &all[count++];
     atomic_init(&self->wanted, atomic_load_explicit(&parent->wanted, memory_order_relaxed));
     self->own = GR_LOG_INHERIT;
     self->parent = parent;
@@ -67,7 +68,6 @@ static gr_logger *make(const char *name, size_t len)
     memcpy(self->name, name, len);
     find(name, len, &slot); /* the parent may have taken the one that was free */
     atomic_store_explicit(&slots[slot], self, memory_order_release);
-    count++;
     return self;
 }
 

@@ -25,7 +25,7 @@ typedef struct gr_logger {
     int own; /* GR_LOG_INHERIT or the level that was set */
     struct gr_logger *parent;
     size_t len;
-    char name[];
+    char name[GR_LOG_NAME];
 } gr_logger;
 
 /* The lowest level that any logger wants: what is below it needs no further look. */

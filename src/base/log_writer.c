@@ -216,8 +216,8 @@ static bool relieve(gr_log_sink **sinks, size_t count, uint64_t tail)
     return any_good;
 }
 
-/* How far all outputs have come: *head with reading, *written with writing, in which those that cannot
- * be written do not count. Returns whether nothing at all is pending. */
+/* How far all outputs have come: *head with reading, *written with writing, in which those that
+ * cannot be written do not count. Returns whether nothing at all is pending. */
 static bool get_progress(uint64_t tail, uint64_t *head, uint64_t *written)
 {
     gr_log_sink *sinks[SINKS];
@@ -372,11 +372,16 @@ static bool is_over(const struct round *round)
     return done || now_ms >= own.stuck_ms || now_ms >= own.stop_ms;
 }
 
-/* False when a signal handler has the outputs: the process is about to end. */
-static bool take_outputs(void)
+/* When a signal handler has them the process is about to end: this thread does nothing any more.
+ * Under the mutex. */
+static void take_outputs(void)
 {
     int nobody = NOBODY;
-    return atomic_compare_exchange_strong(&owner, &nobody, WRITER);
+    if (atomic_compare_exchange_strong(&owner, &nobody, WRITER))
+        return;
+    pthread_mutex_unlock(&the.mutex);
+    for (;;)
+        pause();
 }
 
 static void give_outputs_back(void)
@@ -394,10 +399,9 @@ static void *run(void *unused)
     while (!over) {
         struct round round;
         struct nap nap;
+        take_outputs();
         begin(&round);
         pthread_mutex_unlock(&the.mutex);
-        while (!take_outputs())
-            pause();
         work(&round);
         pthread_mutex_lock(&the.mutex);
         publish(&round);
