@@ -107,10 +107,12 @@ lint: ## luacheck, clang-format, and the warnings of gcc and clang as errors
 format: ## clang-format over all C files
 	clang-format -i $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
 
-bench: host ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROUNDS=3]
+bench: host $(log_module) ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROUNDS=3]
 	@mkdir -p build
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/lines scripts/bench/lines.c
 	@$(HOST) scripts/bench/bench.lua build/bare $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
+	@$(HOST) scripts/bench/log.lua build/lines 200000 $(or $(BENCH_ROUNDS),3)
 
 install: host ## install the host and its Lua files: [PREFIX=/usr/local] [DESTDIR=]
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gaterpc/lua/gaterpc

@@ -343,8 +343,22 @@ describe("the log of a host", function()
       assert.equal(0, host:wait_exit(), host.err)
       assert.same({ 1, 2 }, numbers_in(spec.read_file(dir .. ".moved/file")))
       assert.same({ 3 }, numbers_in(spec.read_file(dir .. "/file")))
-      assert.equal(1, host:count_log "/file cannot be written: No such file or directory$")
+      assert.equal(1, host:count_log "/file cannot be opened anew: No such file or directory$")
     end)
+  end)
+
+  it("finds its files wherever the process goes", function()
+    local host = process.run(HOST, { process.file("s.lua", [[
+      local log = require "gaterpc".log
+      assert(log.setup { files = { { path = "file", rotate_bytes = 1024 } } })
+      assert(require "luv".chdir "/")
+      for i = 1, 100 do log.info("line", { n = i }) end
+      assert(log.flush())
+      log.reopen()
+      log.info("line", { n = 101 })]]) }, { cwd = process.dir() })
+    assert.equal(0, host:wait_exit(), host.err)
+    assert.truthy(spec.read_file(process.dir() .. "/file"):find "n=101\n$")
+    assert.truthy(spec.read_file(process.dir() .. "/file.1"):find "n=%d+\n$")
   end)
 
   describe("outlives", function()

@@ -89,8 +89,10 @@ static void put(int level, gr_slice name, gr_slice text, gr_slice fields)
     bool is_on = the.state != GR_LOG_IS_OFF;
     if (is_on)
         gr_log_queue(level, name, text, fields, false);
-    bool wake = is_on && the.wants_wake;
-    the.wants_wake = false;
+    bool wake = the.wants_wake ||
+                (the.lingers && !gr_log_ring_is_below(&the.ring, the.ring.head, the.ring.lines, 4));
+    if (wake)
+        the.wants_wake = the.lingers = false;
     pthread_mutex_unlock(&the.mutex);
     if (wake)
         gr_log_wake();
@@ -226,6 +228,8 @@ bool gr_log_flush(int timeout_ms)
     pthread_mutex_lock(&the.mutex);
     uint64_t target = the.state != GR_LOG_IS_OFF ? gr_log_ring_tail(&the.ring) : 0;
     int failed = 0;
+    if (target > 0)
+        gr_log_wake(); /* it may gather lines */
     while (the.state != GR_LOG_IS_OFF && the.written < target && !failed)
         failed = pthread_cond_clockwait(&the.moved, &the.mutex, CLOCK_MONOTONIC, &until);
     bool done = the.state == GR_LOG_IS_OFF || the.written >= target;

@@ -120,7 +120,7 @@ void gr_log_rescue(int signal);
 
 /* SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT have first() called, when it is not NULL, and then
  * gr_log_rescue(), on a stack of its own in the thread that calls this; then they do what they did
- * before, which is to end the process. */
+ * before, which is to end the process. One that is ignored stays so. */
 void gr_log_catch_crashes(void (*first)(void));
 
 /* Times of lines come from here instead of the clock; NULL: the clock again. For specs. */

@@ -34,6 +34,9 @@ void gr_log_catch_crashes(void (*first)(void))
     before_rescue = first;
     struct sigaction action = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < COUNT; i++)
+    for (size_t i = 0; i < COUNT; i++) {
         sigaction(crashes[i], &action, &before[i]);
+        if (before[i].sa_handler == SIG_IGN)
+            sigaction(crashes[i], &before[i], NULL); /* the process would live on */
+    }
 }

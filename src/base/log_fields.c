@@ -13,12 +13,23 @@ enum {
 
 bool gr_log_is_secret(const char *name, size_t len)
 {
-    static const char *const secrets[] = {
-        "password", "passwd", "secret", "token", "credentials", "secret_key", "zap_credentials",
+#define SECRET(name)                                                                               \
+    {                                                                                              \
+        name, sizeof(name) - 1, name[sizeof(name) - 2]                                             \
+    }
+    static const struct {
+        const char *name;
+        size_t len;
+        char last; /* most names differ here */
+    } secrets[] = {
+        SECRET("password"),    SECRET("passwd"),     SECRET("secret"),          SECRET("token"),
+        SECRET("credentials"), SECRET("secret_key"), SECRET("zap_credentials"),
     };
+#undef SECRET
     for (size_t i = 0; i < sizeof(secrets) / sizeof(secrets[0]); i++) {
-        size_t n = strlen(secrets[i]);
-        if (len < n || strncasecmp(name + len - n, secrets[i], n) != 0)
+        size_t n = secrets[i].len;
+        if (len < n || (name[len - 1] | 0x20) != secrets[i].last ||
+            strncasecmp(name + len - n, secrets[i].name, n) != 0)
             continue;
         if (len == n || strchr("_-.", name[len - n - 1]) != NULL)
             return true;

@@ -31,6 +31,7 @@ struct gr_log_shared {
     pthread_cond_t moved;  /* `written` has grown */
     enum { GR_LOG_IS_OFF, GR_LOG_IS_RUNNING, GR_LOG_IS_STOPPING } state;
     bool wants_wake; /* the writer sleeps, and a new line is a reason to wake */
+    bool lingers;    /* it gathers lines for a moment; many are a reason to wake */
     gr_log_ring ring;
     uint64_t written; /* in the ring: everything before it is out of our hands */
     uint64_t lines, dropped;

@@ -53,6 +53,18 @@ static bool wants_colour(const gr_log_output *output, int fd)
     return isatty(fd) && (term == NULL || strcmp(term, "dumb") != 0);
 }
 
+/* A copy that means the same wherever the process goes. */
+static char *absolute(const char *path)
+{
+    char *copy = NULL, *here = path[0] == '/' ? NULL : getcwd(NULL, 0);
+    if (here == NULL)
+        return strdup(path);
+    if (asprintf(&copy, "%s/%s", here, path) < 0)
+        copy = NULL;
+    free(here);
+    return copy;
+}
+
 int gr_log_sink_new(gr_log_sink **out, const gr_log_output *output, int console_fd)
 {
     int rc = -ENOMEM;
@@ -71,8 +83,9 @@ int gr_log_sink_new(gr_log_sink **out, const gr_log_output *output, int console_
         self->midnight = output->midnight;
         self->rotate_bytes = output->rotate_bytes;
         self->keep = output->keep > 0 ? output->keep : 7;
-        self->path = strdup(output->path);
-        self->names = malloc(2 * (strlen(output->path) + SUFFIX));
+        self->path = absolute(output->path);
+        if (self->path != NULL)
+            self->names = malloc(2 * (strlen(self->path) + SUFFIX));
         if (self->path == NULL || self->names == NULL)
             goto fail;
         rc = self->fd = open_file(self->path, 0);
@@ -136,7 +149,7 @@ void gr_log_sink_reopen(gr_log_sink *self)
         return;
     int fd = open_file(self->path, 0);
     if (fd < 0)
-        tell(self, GR_SINK_FAILED, -fd);
+        tell(self, GR_SINK_NOT_REOPENED, -fd);
     else
         replace_fd(self, fd);
 }

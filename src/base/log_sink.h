@@ -38,10 +38,16 @@ typedef struct gr_log_sink {
 
     enum { GR_SINK_GOOD, GR_SINK_BLOCKED, GR_SINK_FAILING } state;
     int64_t retry_ms;
-    /* For the log to tell and to reset: what happened last, with its errno. */
-    enum { GR_SINK_QUIET, GR_SINK_FAILED, GR_SINK_RECOVERED, GR_SINK_NOT_ROTATED } event;
-    int error;
-    int64_t said_ms; /* when that was told last */
+    enum {
+        GR_SINK_QUIET,
+        GR_SINK_FAILED,
+        GR_SINK_RECOVERED,
+        GR_SINK_NOT_ROTATED,
+        GR_SINK_NOT_REOPENED
+    } event;          /* what happened last, for the log to tell and to reset */
+    int error;        /* its errno */
+    bool told;        /* that it has failed */
+    int64_t quiet_ms; /* no trouble is told before */
 
     _Atomic uint64_t lines;      /* that it got */
     _Atomic uint64_t lost_total; /* that it has not got */

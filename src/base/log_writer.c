@@ -19,6 +19,7 @@
 enum {
     STUCK_MS = 500,    /* how long outputs that take nothing hold up the end of the log */
     STOP_MS = 5000,    /* how long those that take little do */
+    LINGER_MS = 1,     /* how long lines are gathered, when they come one after the other */
     LOOK_MS = 100,     /* a blocked descriptor may become another one unseen (dup2) */
     PERIOD_MS = 60000, /* between two lines about the same trouble */
     RESCUE_MS = 500,   /* how long gr_log_rescue() waits for the writer */
@@ -136,27 +137,30 @@ static void say(int level, const char *format, ...)
                  true);
 }
 
-/* Once in a period, however often it happens. */
+/* Troubles are told once in a period, however often they come; their end when they were told. */
 static void report(gr_log_sink *sink)
 {
+    static const char *const verbs[] = {
+        [GR_SINK_FAILED] = "written",
+        [GR_SINK_NOT_ROTATED] = "rotated",
+        [GR_SINK_NOT_REOPENED] = "opened anew",
+    };
     char text[128];
     const char *what = sink->path != NULL ? sink->path : "the console";
     int event = sink->event;
+    bool good = event == GR_SINK_RECOVERED;
     int64_t now_ms = gr_clock_ms();
     sink->event = GR_SINK_QUIET;
-    if (event == GR_SINK_QUIET)
+    if (event == GR_SINK_QUIET || (good && !sink->told) || (!good && now_ms < sink->quiet_ms))
         return;
-    if (event != GR_SINK_RECOVERED) {
-        if (sink->said_ms > 0 && now_ms < sink->said_ms + PERIOD_MS)
-            return;
-        sink->said_ms = now_ms;
-    }
+    sink->told = event == GR_SINK_FAILED;
+    if (!good)
+        sink->quiet_ms = now_ms + PERIOD_MS;
     pthread_mutex_lock(&the.mutex);
-    if (event == GR_SINK_RECOVERED)
+    if (good)
         say(GR_LOG_WARNING, "%s can be written again", what);
     else
-        say(GR_LOG_ERROR, "%s cannot be %s: %s", what,
-            event == GR_SINK_NOT_ROTATED ? "rotated" : "written",
+        say(GR_LOG_ERROR, "%s cannot be %s: %s", what, verbs[event],
             strerror_r(sink->error, text, sizeof(text)));
     pthread_mutex_unlock(&the.mutex);
 }
@@ -294,7 +298,7 @@ static void begin(struct round *round)
                             .console_fd = the.new_console_fd};
     the.changes = NULL;
     the.new_console_fd = -1;
-    the.wants_wake = false;
+    the.wants_wake = the.lingers = false;
 }
 
 static void work(struct round *round)
@@ -394,9 +398,8 @@ static void *run(void *unused)
 {
     (void)unused;
     is_writer = true;
-    bool over = false;
     pthread_mutex_lock(&the.mutex);
-    while (!over) {
+    for (;;) {
         struct round round;
         struct nap nap;
         take_outputs();
@@ -405,15 +408,18 @@ static void *run(void *unused)
         work(&round);
         pthread_mutex_lock(&the.mutex);
         publish(&round);
-        over = is_over(&round);
+        bool over = is_over(&round);
         bool news = gr_log_ring_tail(&the.ring) != round.tail || the.new_console_fd >= 0 ||
                     the.changes != NULL;
         rewind_ring(&round);
         prepare_nap(&nap);
         give_outputs_back();
-        if (over || (news && round.any_good))
-            continue;
-        the.wants_wake = round.any_good;
+        if (over)
+            break;
+        the.lingers = round.any_good && (news || round.moved);
+        the.wants_wake = round.any_good && !the.lingers;
+        if (the.lingers)
+            nap.timeout_ms = LINGER_MS;
         pthread_mutex_unlock(&the.mutex);
         sleep_well(&nap);
         pthread_mutex_lock(&the.mutex);
@@ -455,24 +461,26 @@ void gr_log_writer_ended(void)
 
 /* --- the end in a hurry ------------------------------------------------------------------ */
 
+static bool seize_from(int whom)
+{
+    return atomic_compare_exchange_strong(&owner, &whom, RESCUER);
+}
+
 /* Takes the outputs, in the end also from a writer that is stuck, or that is us. */
 static bool seize_outputs(void)
 {
     static _Thread_local bool tried;
-    int found = NOBODY;
     if (tried)
         return false; /* the rescue itself has crashed */
     tried = true;
-    for (int waited_ms = 0; waited_ms < RESCUE_MS && !is_writer; waited_ms += STEP_MS) {
-        found = NOBODY;
-        if (atomic_compare_exchange_strong(&owner, &found, RESCUER))
+    for (int waited_ms = 0; waited_ms < RESCUE_MS; waited_ms += STEP_MS) {
+        if (seize_from(NOBODY) || (is_writer && seize_from(WRITER)))
             return true;
-        if (found == GONE)
+        if (atomic_load(&owner) == GONE)
             return false;
         poll(NULL, 0, STEP_MS); /* also for another thread's rescue */
     }
-    found = WRITER;
-    return atomic_compare_exchange_strong(&owner, &found, RESCUER);
+    return seize_from(WRITER);
 }
 
 static const char *death_by(int signal)

@@ -23,9 +23,12 @@ static int to_string(lua_State *L)
     return 1;
 }
 
-/* Pushes a text for any value; whatever its __tostring does. [-0, +1] */
 void gr_bind_push_text(lua_State *L, int index)
 {
+    if (lua_type(L, index) == LUA_TSTRING) {
+        lua_pushvalue(L, index);
+        return;
+    }
     index = lua_absindex(L, index);
     lua_pushcfunction(L, to_string);
     lua_pushvalue(L, index);
