@@ -78,6 +78,20 @@ expected["nested.lua"] = function(file)
   assert.equal("3 bottles, some s left\n2 bottles, some s left\n1 bottle, some s left\n", text)
 end
 
+expected["logging.lua"] = function(file)
+  local host = process.host("examples/" .. file)
+  assert.equal(0, host:wait_exit(10), host.err)
+  assert.equal([[
+{"level":"debug","logger":"shop.orders","message":"ann asks for tea"}
+{"level":"info","logger":"shop.orders","message":"ordered","fields":{"auth":{"token":"***"},"user":"ann","what":"tea"}}
+{"level":"debug","logger":"shop.orders","message":"bob\n2026 ERROR forged asks for nothing"}
+{"level":"warning","logger":"shop.orders","message":"a strange order",]]
+    .. [["fields":{"list":[],"user":"bob\n2026 ERROR forged"}}]] .. "\n" .. [[
+{"level":"info","logger":"shop.orders","message":"ordered",]]
+    .. [["fields":{"auth":{"token":"***"},"user":"bob\n2026 ERROR forged","what":"nothing"}}]] .. "\n", host.out)
+  assert.truthy(host.err:find('^%S+ WARNING shop.orders a strange order list=%[%] user="bob\\n2026 ERROR forged"\n$'))
+end
+
 expected["luv.lua"] = function(file)
   assert.equal("#!/USR/BIN/ENV GATERPC-HOS\n", output_of(file))
 end
@@ -93,8 +107,17 @@ cancel	true
 ]], output_of(file))
 end
 
+local function read_file(name)
+  local file <close> = assert(io.open(name))
+  return file:read "a"
+end
+
 describe("the examples", function()
   after_each(process.finish)
+
+  it("are in the manual pages as they are", function()
+    assert.truthy(read_file("docs/logging.md"):find("```lua\n" .. read_file("examples/logging.lua") .. "```", 1, true))
+  end)
 
   for file in uv.fs_scandir_next, assert(uv.fs_scandir "examples") do
     it(("%s does what it says"):format(file), function()

@@ -554,6 +554,23 @@ describe("the log of a host", function()
       end)
     end
 
+    it("sees the crash of any thread but libzmq's, and leaves other signals to the main one", function()
+      local host = process.broker "ipc"
+      local function blocks(status, signal)
+        return tonumber(status:match "SigBlk:%s*(%x+)", 16) >> (signal - 1) & 1 == 1
+      end
+      local others, folder = 0, ("/proc/%d/task"):format(host.pid)
+      for task in uv.fs_scandir_next, assert(uv.fs_scandir(folder)) do
+        local status = spec.read_file(("%s/%s/status"):format(folder, task))
+        if not status:find "^Name:%s+ZMQ" then
+          for _, signal in ipairs { 4, 6, 7, 8, 11 } do assert.is_false(blocks(status, signal)) end
+          assert.equal(tonumber(task) ~= host.pid, blocks(status, 15))
+          others = others + 1
+        end
+      end
+      assert.is_true(others >= 4) -- main, guard, broker, writer
+    end)
+
     it("does not wait for a reader that does not read", function()
       local path = fifo "pipe"
       local reader = open_reader(path)

@@ -34,16 +34,62 @@ function core.exit(code) end
 ---@param ms integer  a method that does not yield for so long is named in the log; 0: never
 function core.busy_limit(ms) end
 
+-- What follows, up to flush_log, works in every lua_State of the process.
+
 ---@param level integer  10 debug, 20 info, 30 warning, 40 error
 ---@param name string    the logger
 ---@param text string
-function core.log(level, name, text) end
+---@param fields? table  see docs/logging.md
+function core.log(level, name, text, fields) end
 
----@param level? integer  lines below it are dropped
+---Puts a function per level into self: self.info(text, ...), which may be called with a colon as well.
+---@param self table
+---@param name string    the logger
+---@param levels table<string, integer>
+---@return table self
+function core.logger(self, name, levels) end
+
+---@param level? integer  the root's; lines below it are dropped
 ---@return integer
 function core.log_level(level) end
 
+---@param name string
+---@param level? integer  100 off, -1 as its parent
+---@return integer? level
+---@return string? code   RESOURCE_EXHAUSTED: there are too many loggers
+---@return string? text
+function core.logger_level(name, level) end
+
+---@param name string
+---@param level integer
+---@return boolean  a line of that level would be written
+function core.log_wants(name, level) end
+
+---@class gaterpc.core.log_output
+---@field path? string    none for the console
+---@field level? integer
+---@field json? boolean
+---@field midnight? boolean
+---@field rotate_bytes? integer
+---@field keep? integer
+---@field colour? boolean
+
+---@param setup { console?: false|gaterpc.core.log_output, files?: gaterpc.core.log_output[], queue?: integer,
+---queue_bytes?: integer }
+---@return boolean? ok
+---@return string? code   INTERNAL: a file cannot be opened; INVALID_ARGUMENT; UNAVAILABLE: the log does not run
+---@return string? text
+function core.log_setup(setup) end
+
+---Opens all files anew, by their names.
+function core.log_reopen() end
+
+---@return { lines: integer, dropped: integer, waiting: integer, waiting_bytes: integer,
+---outputs: { path?: string, lines: integer, lost: integer, error?: string }[] }
+function core.log_stats() end
+
 ---Waits until what was logged so far is written, a second at most.
+---@return boolean done
 function core.flush_log() end
 
 ---@param fd integer
