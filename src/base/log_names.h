@@ -46,8 +46,7 @@ int gr_logger_level(const gr_logger *self);
  * name has no place of its own any more. */
 int gr_logger_set_level(const char *name, size_t len, int level);
 
-/* What is below this level is written nowhere, whatever the loggers say: the lowest of the outputs.
- */
+/* What is below this level is written nowhere, whatever the loggers say; the outputs' lowest. */
 void gr_log_names_set_gate(int level);
 
 #endif

@@ -36,7 +36,7 @@ struct gr_log_shared {
     uint64_t written; /* in the ring: everything before it is out of our hands */
     uint64_t lines, dropped;
     uint64_t missing;              /* dropped, and not said yet */
-    struct gr_log_change *changes; /* for the writer to take, in this order */
+    struct gr_log_change *changes; /* for the writer to apply, in this order */
     int new_console_fd;            /* likewise; -1: none */
     struct gr_log_outputs outputs; /* the writer's; it changes them under the mutex */
 };
@@ -50,8 +50,7 @@ bool gr_log_queue(int level, gr_slice name, gr_slice text, gr_slice fields, bool
 /* Wakes the writer. Signal handlers may call it. */
 void gr_log_wake(void);
 
-/* Starts the thread, which gets the outputs. Under the mutex. Returns 0, GR_ENOMEM or GR_ESYSTEM.
- */
+/* Starts the thread, which gets the outputs. Under the mutex. Returns 0 or GR_ESYSTEM. */
 int gr_log_writer_start(pthread_t *out);
 
 /* After the thread has ended: the outputs are nobody's any more. */

@@ -21,8 +21,7 @@ enum {
 
 /* --- opening ----------------------------------------------------------------------------- */
 
-/* A pipe that nobody reads fails with ENXIO instead of waiting. Returns the descriptor or -errno.
- */
+/* A pipe that nobody reads fails with ENXIO and does not wait. Returns the descriptor or -errno. */
 static int open_file(const char *path, int flags)
 {
     int fd;
@@ -33,8 +32,7 @@ static int open_file(const char *path, int flags)
     return fd < 0 ? -errno : fd;
 }
 
-/* Looks at what the descriptor is. A file that has lines is from the day on which it got the last.
- */
+/* Looks at what the descriptor is. A file is of the day on which it got its last line. */
 static void look_at(gr_log_sink *self)
 {
     struct stat info;
@@ -309,8 +307,7 @@ static void fail(gr_log_sink *self, int error, int64_t now_ms)
     atomic_store_explicit(&self->trouble, error, memory_order_relaxed);
 }
 
-/* Whatever was wrong may be right with another descriptor: a disk came back, a pipe has a reader.
- */
+/* With another descriptor it may be right: a disk came back, a pipe has a reader again. */
 static bool retry(gr_log_sink *self, int64_t now_ms)
 {
     if (now_ms < self->retry_ms)

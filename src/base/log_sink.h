@@ -25,10 +25,9 @@ typedef struct gr_log_sink {
     uint64_t rotate_bytes; /* 0: never by size */
     unsigned keep;
 
-    uint64_t at; /* in the ring: the next line for it */
-    uint64_t
-        from;  /* in the ring: the first line that is not written yet, when something is pending */
-    char *out; /* formatted and, from `done` on, not written yet */
+    uint64_t at;   /* in the ring: the next line for it */
+    uint64_t from; /* in the ring: where what is pending began */
+    char *out;     /* formatted and, from `done` on, not written yet */
     size_t len, done;
     uint64_t lost; /* lines that it has not got, and that it has not been told of */
 

@@ -1,5 +1,4 @@
-/* log_writer.c - the log's thread: from the queue to the outputs. It never waits for one of them.
- */
+/* log_writer.c - the log's thread: from the queue to the outputs, without waiting for any. */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -259,10 +258,17 @@ static void retire(gr_log_sink **sink, uint64_t until)
     gr_log_sink_destroy(sink);
 }
 
-static void apply(const struct gr_log_change *change)
+/* Applies the next change. False when there is none. */
+static bool apply_change(void)
 {
     struct gr_log_outputs old = the.outputs;
     pthread_mutex_lock(&the.mutex);
+    struct gr_log_change *change = the.changes;
+    if (change == NULL) {
+        pthread_mutex_unlock(&the.mutex);
+        return false;
+    }
+    the.changes = change->next;
     if (change->console)
         the.outputs.console = change->to.console;
     if (change->files) {
@@ -274,6 +280,8 @@ static void apply(const struct gr_log_change *change)
         retire(&old.console, change->at);
     for (size_t i = 0; change->files && i < old.file_count; i++)
         retire(&old.files[i], change->at);
+    free(change);
+    return true;
 }
 
 /* --- the thread -------------------------------------------------------------------------- */
@@ -281,7 +289,6 @@ static void apply(const struct gr_log_change *change)
 /* What the writer is to do in one round, and what came of it. */
 struct round {
     uint64_t tail;
-    struct gr_log_change *changes;
     int console_fd;
     uint64_t head, written;
     size_t released; /* lines before the new head */
@@ -293,10 +300,7 @@ struct round {
 /* Under the mutex. */
 static void begin(struct round *round)
 {
-    *round = (struct round){.tail = gr_log_ring_tail(&the.ring),
-                            .changes = the.changes,
-                            .console_fd = the.new_console_fd};
-    the.changes = NULL;
+    *round = (struct round){.tail = gr_log_ring_tail(&the.ring), .console_fd = the.new_console_fd};
     the.new_console_fd = -1;
     the.wants_wake = the.lingers = false;
 }
@@ -304,12 +308,8 @@ static void begin(struct round *round)
 static void work(struct round *round)
 {
     gr_log_sink *sinks[SINKS];
-    while (round->changes != NULL) {
-        struct gr_log_change *change = round->changes;
-        round->changes = change->next;
-        apply(change);
-        free(change);
-    }
+    while (apply_change())
+        continue;
     if (round->console_fd >= 0 && the.outputs.console != NULL)
         gr_log_sink_set_fd(the.outputs.console, round->console_fd);
     bool again = atomic_exchange(&reopen, false);
