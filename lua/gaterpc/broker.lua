@@ -24,9 +24,12 @@ local M = {}
 ---@field liveness? integer    default Settings.LIVENESS
 ---@field queue? integer       requests that may wait for one service; default Settings.QUEUE_MAXSIZE
 ---@field queue_bytes? integer bytes of all that wait; default Settings.QUEUE_MAXBYTES
+---@field users? table<string, string>  passwords by user: peers of the older dialects then need PLAIN credentials
+---inside their messages; default: nobody is asked
+---@field gate_timeout? number    seconds; default Settings.GATE_TIMEOUT
 local known = {
   frontend = "string", backend = "string", heartbeat = "number", liveness = "integer", queue = "integer",
-  queue_bytes = "integer",
+  queue_bytes = "integer", users = "table", gate_timeout = "number",
 }
 
 ---@class gaterpc.Majordomo
@@ -82,6 +85,16 @@ end
 -- The class
 -------------------------------------------------------------------------------------------------
 
+local function add_users(engine, users)
+  for name, password in pairs(users) do
+    if type(name) ~= "string" or type(password) ~= "string" then
+      error("option 'users' maps names to passwords, both strings", 3)
+    end
+    local ok, code, text = engine:add_user(name, password)
+    if not ok then error(errors.new(code, "option 'users': " .. text), 3) end
+  end
+end
+
 function Majordomo.new(class, given)
   given = options.check(class.class_name, given, known)
   settings.freeze("Majordomo")
@@ -101,9 +114,14 @@ function Majordomo.new(class, given)
     queue_len = pick("queue", "QUEUE_MAXSIZE"),
     queue_bytes = pick("queue_bytes", "QUEUE_MAXBYTES"),
     idle_ms = math.ceil(settings.STREAM_IDLE * 1100),
+    call_ms = math.ceil(pick("gate_timeout", "GATE_TIMEOUT") * 1000),
+    gate01_ms = math.ceil(settings.GATE01_HEARTBEAT * 1000),
+    gate02_ms = math.ceil(settings.GATE02_HEARTBEAT * 1000),
+    mdp_ms = math.ceil(settings.MDP_HEARTBEAT * 1000),
   }, self)
   if not engine then error(errors.new(code, text), 2) end
   state.core = engine
+  add_users(engine, given.users or {})
   if self.init then self:init() end
   return self
 end

@@ -6,6 +6,7 @@
 ---@module "gaterpc.client"
 
 local core = require "gaterpc.core"
+local dialect = require "gaterpc.dialect"
 local errors = require "gaterpc.error"
 local options = require "gaterpc.options"
 local settings = require "gaterpc.settings"
@@ -25,9 +26,13 @@ local M = {}
 ---@field max_calls? integer   default Settings.CLIENT_MAX_CALLS
 ---@field window? integer      items of a stream that nobody has read; default Settings.STREAM_REPLY_MAXSIZE
 ---@field window_bytes? integer  their bytes; default Settings.STREAM_REPLY_MAXBYTES
+---@field dialect? gaterpc.Dialect   what the broker speaks; default "gh1"
+---@field zap_mechanism? "PLAIN"|"NULL"  sent inside every message, with the dialects gate01 and gate02
+---@field zap_credentials? string[]  { user, password } for PLAIN
 local known = {
   broker = "string", service = "string", timeout = "number", connect_timeout = "number", heartbeat = "number",
   liveness = "integer", max_calls = "integer", window = "integer", window_bytes = "integer",
+  dialect = "string", zap_mechanism = "string", zap_credentials = "table",
 }
 
 -- Kinds of events, as in src/engine/client.h.
@@ -78,6 +83,7 @@ end
 
 on[FAILED] = function(self, id, code, class, message, traceback)
   local job = take(self, id)
+  if class then code, class = dialect.translate(code, class, message or "") end
   if traceback == "" then traceback = nil end
   if job then return task.resume(job, FAILED, code, class, message or "", traceback) end
   local reader = self.streams[id]
@@ -314,15 +320,15 @@ function M.new(given)
       window_bytes = pick("window_bytes", "STREAM_REPLY_MAXBYTES"),
     },
   }, connection_mt)
-  local engine, code, text = core.client({
+  local engine, code, text = core.client(dialect.apply("Client", given, {
     address = shared.address,
-    heartbeat_ms = to_ms(pick("heartbeat", "HEARTBEAT")),
+    heartbeat_ms = to_ms(pick("heartbeat", dialect.heartbeat(given.dialect))),
     liveness = pick("liveness", "LIVENESS"),
     connect_timeout_ms = to_ms(pick("connect_timeout", "CONNECT_TIMEOUT")),
     max_calls = pick("max_calls", "CLIENT_MAX_CALLS"),
     reconnect_ms = to_ms(settings.RECONNECT),
     reconnect_max_ms = to_ms(settings.RECONNECT_MAX),
-  }, shared)
+  }), shared)
   if not engine then
     error(errors.new(code, ("Client: broker '%s': %s"):format(shared.address, text)), 2)
   end

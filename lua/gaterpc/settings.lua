@@ -23,6 +23,11 @@ local known = {
   STREAM_REPLY_MAXSIZE = { 1024, "integer", 2, 65536, "items of a stream that nobody has read yet" },
   STREAM_REPLY_MAXBYTES = { 1 << 20, "integer", 1024, 1 << 30, "bytes of such items" },
   STREAM_IDLE = { 600.0, "number", 1, 86400, "a stream that nobody reads for so long is cancelled" },
+  GATE_TIMEOUT = { 59.0, "number", 0.1, 86400, "calls of clients whose dialect names no deadline, and their "
+    .. "streams, may take so long; the original's wait 60 s, and 0.1.x does not survive a later answer" },
+  GATE01_HEARTBEAT = { 3.0, "number", 0.05, 3600, "how often workers and brokers of the original 0.1.x beat" },
+  GATE02_HEARTBEAT = { 5.0, "number", 0.05, 3600, "how often those of the original 0.2.x beat" },
+  MDP_HEARTBEAT = { 2.5, "number", 0.05, 3600, "how often workers and brokers of ZeroMQ RFC 7 beat" },
   BUSY_LIMIT = { 1.0, "number", 0, 3600, "a method that does not yield for so long is named in the log; 0: never" },
   REMOTE_TRACEBACK = { true, "boolean", nil, nil, "errors of methods carry the worker's traceback" },
 }

@@ -2,6 +2,7 @@
 ---@module "gaterpc.worker"
 
 local core = require "gaterpc.core"
+local dialect = require "gaterpc.dialect"
 local errors = require "gaterpc.error"
 local interface = require "gaterpc.interface"
 local msgpack = require "gaterpc.msgpack"
@@ -16,7 +17,15 @@ local M = {}
 ---@field credit? integer    calls at once; default Settings.WORKER_CREDIT
 ---@field heartbeat? number  default Settings.HEARTBEAT
 ---@field liveness? integer  default Settings.LIVENESS
-local known = { broker = "string", credit = "integer", heartbeat = "number", liveness = "integer" }
+---@field dialect? gaterpc.Dialect   what the broker speaks; default "gh1"
+---@field method? string     with the dialect mdp: the one method that is served, as `service.method`, or as
+---`service` when it is "call"
+---@field zap_mechanism? "PLAIN"|"NULL"  sent inside every message, with the dialects gate01 and gate02
+---@field zap_credentials? string[]  { user, password } for PLAIN
+local known = {
+  broker = "string", credit = "integer", heartbeat = "number", liveness = "integer", dialect = "string",
+  method = "string", zap_mechanism = "string", zap_credentials = "table",
+}
 
 ---@class gaterpc.Worker
 ---@field service string  name of its service
@@ -204,7 +213,8 @@ function M.register(fields, given)
   local engine
   engine, code, text = core.worker({
     address = given.address, service = self.service, about = about, credit = given.credit,
-    heartbeat_ms = math.ceil(given.heartbeat * 1000), liveness = given.liveness,
+    heartbeat_ms = math.ceil(given.heartbeat * 1000), liveness = given.liveness, method = given.method,
+    dialect = given.dialect, mechanism = given.mechanism, user = given.user, password = given.password,
     idle_ms = math.ceil(settings.STREAM_IDLE * 1000),
     reconnect_ms = math.ceil(settings.RECONNECT * 1000),
     reconnect_max_ms = math.ceil(settings.RECONNECT_MAX * 1000),
@@ -283,6 +293,16 @@ local function start_method(self, job, fn, ...)
   task.resume(job, fn, self.object, ...)
 end
 
+-- A worker of RFC 7 serves one method.
+local function check_method(given, methods)
+  if (given.dialect == "mdp") ~= (given.method ~= nil) then
+    error("create_worker: the dialect mdp and the option 'method' go together", 4)
+  end
+  if given.method and not methods[given.method] then
+    error("create_worker: " .. options.unknown("method", given.method, methods), 4)
+  end
+end
+
 ---Makes a worker; gaterpc.Service:create_worker() is the usual way.
 ---@package
 ---@param class table
@@ -293,15 +313,17 @@ function M.new(class, service, given)
   settings.freeze("Worker")
   local function pick(name, setting) return settings.pick(setting, given[name]) end
   local methods = interface.methods(class)
+  check_method(given, methods)
   local self = setmetatable({ service = service.name }, class)
   self[STATE] = {
     methods = methods,
     described = interface.describe(methods),
     description = service.description,
-    options = {
+    options = dialect.apply("create_worker", given, {
       address = pick("broker", "BACKEND"), credit = pick("credit", "WORKER_CREDIT"),
-      heartbeat = pick("heartbeat", "HEARTBEAT"), liveness = pick("liveness", "LIVENESS"),
-    },
+      heartbeat = pick("heartbeat", dialect.heartbeat(given.dialect)), liveness = pick("liveness", "LIVENESS"),
+      method = given.method,
+    }),
   }
   if self.init then self:init() end
   return self

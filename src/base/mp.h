@@ -67,6 +67,16 @@ int gr_mp_next(gr_mp_reader *self, gr_mp_token *out);
  * GR_MP_MAX_DEPTH. */
 int gr_mp_skip(gr_mp_reader *self);
 
+/* What keys a reader of maps takes. */
+enum gr_mp_keys {
+    GR_MP_KEYS_TEXT,   /* str and bin only */
+    GR_MP_KEYS_SCALAR, /* anything but arrays and maps */
+};
+
+/* Checks that bytes are exactly one value which a strict reader takes: str is UTF-8 everywhere, and
+ * keys are of that kind. Returns 0, GR_EINVAL, or GR_EEXHAUSTED as gr_mp_skip(). */
+int gr_mp_check(gr_slice bytes, enum gr_mp_keys keys);
+
 /* True when the bytes are well-formed UTF-8 (RFC 3629: no surrogates, nothing above 10FFFF). */
 bool gr_mp_is_utf8(const uint8_t *data, size_t len);
 

@@ -1,5 +1,7 @@
 #include "bind/bind.h"
 
+#include <sys/random.h>
+
 #include "base/err.h"
 
 int gr_bind_fail(lua_State *L, int err, const char *text)
@@ -85,4 +87,12 @@ gr_slice gr_bind_check_slice(lua_State *L, int index)
     size_t len;
     const char *text = luaL_checklstring(L, index, &len);
     return gr_slice_of(text, len);
+}
+
+uint64_t gr_bind_random(void)
+{
+    uint64_t number = 0;
+    if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+        number = (uint64_t)(uintptr_t)&number;
+    return number | 1;
 }

@@ -36,6 +36,9 @@ bool gr_bind_push_owner(lua_State *L, void *box);
 const char *gr_bind_opt_string(lua_State *L, int index, const char *name, const char *fallback);
 lua_Integer gr_bind_opt_integer(lua_State *L, int index, const char *name, lua_Integer fallback);
 
+/* A random number, never 0. */
+uint64_t gr_bind_random(void);
+
 /* A string argument as a slice; it lives as long as its stack slot. */
 gr_slice gr_bind_check_slice(lua_State *L, int index);
 

@@ -18,6 +18,7 @@ struct box {
     gr_client *engine;
     gr_endpoint *endpoint;
     gr_buf scratch; /* a payload while it is packed */
+    const gr_dialect *dialect;
     gr_msg
         *current; /* of the event that is being turned into Lua values: an error must not lose it */
 };
@@ -86,6 +87,13 @@ static int items_close(lua_State *L)
 
 /* --- calls ------------------------------------------------------------------------------- */
 
+static const char *text_of_einval(const struct box *box, const gr_client_request *request)
+{
+    if (gr_wire_is_name(request->service) && gr_wire_is_name(request->method))
+        return box->dialect->limits;
+    return "a name of a service or method has 1 to 255 printable characters without spaces";
+}
+
 static int m_call(lua_State *L)
 /* client:call(service, method, timeout_ms, credit, window, ...) -> id | nil, code, text */
 {
@@ -113,9 +121,7 @@ static int m_call(lua_State *L)
     if (box->scratch.cap > KEEP_SCRATCH)
         gr_buf_clear(&box->scratch);
     if (rc == GR_EINVAL)
-        return gr_bind_fail(
-            L, rc,
-            "a name of a service or method has 1 to 255 printable characters without spaces");
+        return gr_bind_fail(L, rc, text_of_einval(box, &request));
     if (rc == GR_EEXHAUSTED)
         return gr_bind_fail(L, rc, "this client has as many calls under way as it may");
     if (rc < 0)
@@ -266,10 +272,12 @@ static int f_client(lua_State *L) /* core.client(options, owner) -> client | nil
         .connect_timeout_ms = (uint32_t)gr_bind_opt_integer(L, 1, "connect_timeout_ms", 0),
         .max_calls = (uint32_t)gr_bind_opt_integer(L, 1, "max_calls", 0),
         .local = options.local,
+        .foreign = options.foreign,
     };
     struct box *box = lua_newuserdatauv(L, sizeof(*box), 1);
     *box = (struct box){0};
     luaL_setmetatable(L, CLIENT);
+    box->dialect = options.foreign.dialect;
     gr_bind_remember(L, box, 2);
     int rc = gr_client_new(&box->engine, &engine);
     if (rc == 0)

@@ -21,7 +21,8 @@ enum {
 struct box {
     gr_worker *engine;
     gr_endpoint *endpoint;
-    gr_buf scratch;  /* a payload while it is packed */
+    gr_buf scratch; /* a payload while it is packed */
+    const gr_dialect *dialect;
     gr_msg *current; /* of the event that is being turned into Lua values */
     char *service;
     size_t service_len;
@@ -82,7 +83,7 @@ static int m_reply(lua_State *L)
     gr_endpoint_unlock(box->endpoint);
     tidy(box);
     if (rc < 0)
-        return gr_bind_fail(L, rc, NULL);
+        return gr_bind_fail(L, rc, rc == GR_EINVAL ? box->dialect->limits : NULL);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -135,7 +136,7 @@ static int m_item(lua_State *L)
     gr_endpoint_unlock(box->endpoint);
     tidy(box);
     if (rc < 0)
-        return gr_bind_fail(L, rc, NULL);
+        return gr_bind_fail(L, rc, rc == GR_EINVAL ? box->dialect->limits : NULL);
     lua_pushboolean(L, rc);
     return 1;
 }
@@ -276,11 +277,14 @@ static int f_worker(lua_State *L)
         .heartbeat_ms = options.heartbeat_ms,
         .liveness = options.liveness,
         .local = options.local,
+        .foreign = options.foreign,
+        .method = gr_slice_str(gr_bind_opt_string(L, 1, "method", "")),
     };
     struct box *box = lua_newuserdatauv(L, sizeof(*box), 1);
     *box = (struct box){0};
     luaL_setmetatable(L, WORKER);
     gr_bind_remember(L, box, 2);
+    box->dialect = options.foreign.dialect;
     box->service = strdup(service);
     box->service_len = strlen(service);
     int rc = box->service != NULL ? gr_worker_new(&box->engine, &engine) : GR_ENOMEM;

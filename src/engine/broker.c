@@ -11,6 +11,8 @@ enum {
     MAX_PEERS = 100000,
     MAX_CALLS = 65536,
     IDLE_MS = 660 * 1000, /* above the worker's own limit, which knows more */
+    CALL_MS = 59 * 1000,
+    SILENT_MS = 60 * 1000, /* a gate01 or gate02 client beats more often */
     RETRY_MS = 5,
     MAX_FD = 1 << 20,
 };
@@ -34,6 +36,10 @@ int gr_broker_new(gr_broker **out, const gr_broker_options *options)
     set_default(&self->options.max_peers, MAX_PEERS);
     set_default(&self->options.max_calls, MAX_CALLS);
     set_default(&self->options.idle_ms, IDLE_MS);
+    set_default(&self->options.call_ms, CALL_MS);
+    set_default(&self->options.gate01_ms, gr_dialect_gate01.beat_ms);
+    set_default(&self->options.gate02_ms, gr_dialect_gate02.beat_ms);
+    set_default(&self->options.mdp_ms, gr_dialect_mdp.beat_ms);
     if (self->options.queue_bytes == 0)
         self->options.queue_bytes = QUEUE_BYTES;
     if (self->options.backlog_bytes == 0)
@@ -42,6 +48,11 @@ int gr_broker_new(gr_broker **out, const gr_broker_options *options)
     self->slots.first_generation = (uint32_t)(options->instance ^ options->instance >> 32);
     *out = self;
     return 0;
+}
+
+int gr_broker_add_user(gr_broker *self, gr_slice user, gr_slice password)
+{
+    return gr_access_add(&self->access, user, password);
 }
 
 /* --- peers ------------------------------------------------------------------------------- */
@@ -77,6 +88,11 @@ bool gr_broker_is_local(const gr_peer *peer)
     return peer->via == GR_VIA_LOCAL_FRONT || peer->via == GR_VIA_LOCAL_BACK;
 }
 
+static bool is_at_back(const gr_peer *peer)
+{
+    return peer->via == GR_VIA_BACK || peer->via == GR_VIA_LOCAL_BACK;
+}
+
 static void watch(gr_broker *self, gr_peer *peer)
 {
     int64_t due_ms = gr_pulse_due(&peer->pulse);
@@ -86,14 +102,28 @@ static void watch(gr_broker *self, gr_peer *peer)
         gr_heap_set(&self->peer_heap, &peer->due, due_ms);
 }
 
+/* The descriptor of the connection that msg came over, or -1. */
+static int fd_of(const gr_msg *msg)
+{
+    int fd = zmq_msg_get(gr_msg_zmq((gr_msg *)msg, gr_msg_len(msg) - 1), ZMQ_SRCFD);
+    return fd < 0 || fd >= MAX_FD ? -1 : fd;
+}
+
+static void forget_fd(gr_broker *self, gr_peer *peer)
+{
+    if (peer->fd >= 0 && self->by_fd[peer->via][peer->fd] == peer)
+        self->by_fd[peer->via][peer->fd] = NULL;
+    peer->fd = -1;
+}
+
 /* Later messages of the connection are told apart by the routing id alone; the descriptor serves
  * to find the peer when ZeroMQ reports that the connection has ended. */
-static void remember_fd(gr_broker *self, gr_peer *peer, gr_msg *msg)
+static void remember_fd(gr_broker *self, gr_peer *peer, const gr_msg *msg)
 {
     if (gr_broker_is_local(peer))
         return;
-    int fd = zmq_msg_get(gr_msg_zmq(msg, gr_msg_len(msg) - 1), ZMQ_SRCFD);
-    if (fd < 0 || fd >= MAX_FD)
+    int fd = fd_of(msg);
+    if (fd < 0)
         return;
     size_t len = self->by_fd_len[peer->via];
     if ((size_t)fd >= len) {
@@ -120,7 +150,7 @@ gr_peer *gr_broker_add_peer(gr_broker *self, enum gr_via via, const gr_msg *msg,
         return NULL;
     peer->via = via;
     peer->fd = -1;
-    peer->dialect = &gr_dialect_gh1;
+    peer->dialect = &gr_dialect_gh1; /* until it has spoken */
     peer->key_len = key_len;
     memcpy(peer->key, key, key_len);
     peer->pulse = (gr_pulse){.sent_ms = now_ms, .heard_ms = now_ms};
@@ -130,7 +160,7 @@ gr_peer *gr_broker_add_peer(gr_broker *self, enum gr_via via, const gr_msg *msg,
         watch(self, peer);
     }
     HASH_ADD_KEYPTR(hh, self->peers, peer->key, peer->key_len, peer);
-    remember_fd(self, peer, (gr_msg *)msg);
+    remember_fd(self, peer, msg);
     return peer;
 }
 
@@ -142,7 +172,7 @@ static void forget_stalled(gr_broker *self, gr_peer *peer)
             break;
         }
     }
-    peer->stalled = false;
+    peer->stalled = peer->listed = false;
     gr_msg_queue_clear(&peer->backlog);
 }
 
@@ -155,9 +185,8 @@ static void remove_peer(gr_broker *self, gr_peer *peer, int64_t now_ms)
     peer->dead = true;
     HASH_DEL(self->peers, peer);
     gr_heap_remove(&self->peer_heap, &peer->due);
-    if (peer->fd >= 0 && self->by_fd[peer->via][peer->fd] == peer)
-        self->by_fd[peer->via][peer->fd] = NULL;
-    if (peer->stalled)
+    forget_fd(self, peer);
+    if (peer->listed)
         forget_stalled(self, peer);
     peer->next_dead = self->graveyard;
     self->graveyard = peer;
@@ -216,6 +245,8 @@ void gr_broker_destroy(gr_broker **broker)
     free(self->by_fd[1]);
     gr_heap_clear(&self->peer_heap);
     gr_heap_clear(&self->call_heap);
+    gr_buf_clear(&self->scratch);
+    gr_access_clear(&self->access);
     free(self);
     *broker = NULL;
 }
@@ -227,43 +258,49 @@ void gr_broker_send(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now_ms
     struct out out = {.peer = peer, .msg = *msg};
     if (!peer->dead && outs_push(&self->outs, &out) == 0) {
         *msg = NULL;
-        peer->pulse.sent_ms = now_ms;
+        if (!peer->dialect->beats_anyway) /* else only heartbeats move it, in check_peers() */
+            peer->pulse.sent_ms = now_ms;
     }
     gr_msg_destroy(msg);
 }
 
-void gr_broker_send_envelope(gr_broker *self, gr_peer *peer, const gr_envelope *envelope,
-                             gr_buf *payload, int64_t now_ms)
+int gr_broker_send_envelope(gr_broker *self, gr_peer *peer, const gr_envelope *envelope,
+                            gr_buf *payload, int64_t now_ms)
 {
     gr_msg *msg;
-    if (peer->dialect->build(envelope, payload, &msg) < 0)
-        return;
-    if (gr_msg_prepend(msg, peer->key + 1, peer->key_len - 1) < 0)
+    int rc = peer->dialect->build(
+        envelope, is_at_back(peer) ? GR_BROKER_TO_WORKER : GR_BROKER_TO_CLIENT, payload, &msg);
+    if (rc < 0 || msg == NULL)
+        return rc;
+    rc = gr_msg_prepend(msg, peer->key + 1, peer->key_len - 1);
+    if (rc < 0)
         gr_msg_destroy(&msg);
     else
         gr_broker_send(self, peer, &msg, now_ms);
+    return rc;
 }
 
 void gr_broker_forward(gr_broker *self, gr_peer *peer, const gr_envelope *envelope, gr_msg **msg,
                        int64_t now_ms)
 {
-    if (peer->dialect->readdress(*msg, 1, envelope) < 0 ||
+    if (gr_gh1_readdress(*msg, 1, envelope) < 0 ||
         gr_msg_set(*msg, 0, peer->key + 1, peer->key_len - 1) < 0)
         gr_msg_destroy(msg);
     else
         gr_broker_send(self, peer, msg, now_ms);
 }
 
-void gr_broker_send_error(gr_broker *self, gr_peer *peer, uint64_t id, int error, const char *text,
-                          int64_t now_ms)
+void gr_broker_send_error(gr_broker *self, gr_peer *client, const gr_envelope *about, int error,
+                          gr_slice text, int64_t now_ms)
 {
     gr_buf payload = {0};
-    gr_envelope envelope = {.type = GR_ERROR, .id = id, .status = (uint16_t)-error};
-    if (gr_wire_put_exception(&payload, gr_slice_str(gr_err_code(error)), gr_slice_str(text),
-                              gr_slice_str("")) == 0)
-        gr_broker_send_envelope(self, peer, &envelope, &payload, now_ms);
+    gr_envelope envelope = *about;
+    envelope.type = GR_ERROR;
+    envelope.status = (uint16_t)-error;
+    if (client->dialect->put_error(&payload, error, about->service, text) == 0)
+        gr_broker_send_envelope(self, client, &envelope, &payload, now_ms);
     gr_buf_clear(&payload);
-    self->stats.answers += id != 0;
+    self->stats.answers += about->id != 0;
 }
 
 static void send_empty(gr_broker *self, gr_peer *peer, enum gr_type type, uint8_t flags,
@@ -310,8 +347,11 @@ void gr_broker_stalled(gr_broker *self, gr_msg **msg, int64_t now_ms)
     gr_peer *peer = self->last_out;
     if (!peer->stalled) {
         peer->stalled = true;
-        peer->next_stalled = self->stalled_peers;
-        self->stalled_peers = peer;
+        if (!peer->listed) {
+            peer->next_stalled = self->stalled_peers;
+            self->stalled_peers = peer;
+        }
+        peer->listed = true;
         if (self->retry_ms == GR_NEVER)
             self->retry_ms = now_ms + RETRY_MS;
     }
@@ -329,20 +369,33 @@ void gr_broker_unreachable(gr_broker *self, int64_t now_ms)
         remove_peer(self, self->last_out, now_ms);
 }
 
-/* Puts what waited for peers that did not read back in line. Only when the line is empty: then the
- * order of their messages is kept. */
-static void retry_stalled(gr_broker *self)
+static void take_up_backlog(gr_broker *self, gr_peer *peer)
 {
+    gr_msg *msg;
+    peer->stalled = false;
+    while ((msg = gr_msg_queue_pop(&peer->backlog)) != NULL) {
+        struct out out = {.peer = peer, .msg = msg};
+        if (outs_push(&self->outs, &out) < 0)
+            gr_msg_destroy(&msg);
+    }
+}
+
+/* Puts what waited for peers that did not read back in line. Only when the line is empty: then the
+ * order of their messages is kept. Who has read everything since the last time leaves the list. */
+static void retry_stalled(gr_broker *self, int64_t now_ms)
+{
+    gr_peer **at = &self->stalled_peers;
     self->retry_ms = GR_NEVER;
-    gr_peer *peer;
-    while ((peer = self->stalled_peers) != NULL) {
-        self->stalled_peers = peer->next_stalled;
-        peer->stalled = false;
-        gr_msg *msg;
-        while ((msg = gr_msg_queue_pop(&peer->backlog)) != NULL) {
-            struct out out = {.peer = peer, .msg = msg};
-            if (outs_push(&self->outs, &out) < 0)
-                gr_msg_destroy(&msg);
+    while (*at != NULL) {
+        gr_peer *peer = *at;
+        if (peer->stalled) {
+            take_up_backlog(self, peer);
+            self->retry_ms = now_ms + RETRY_MS;
+            at = &peer->next_stalled;
+        } else {
+            *at = peer->next_stalled;
+            peer->listed = false;
+            gr_bridge_resume(self, peer, now_ms);
         }
     }
 }
@@ -358,6 +411,39 @@ static void on_hello(gr_broker *self, gr_peer *peer, const gr_envelope *hello, i
     watch(self, peer);
 }
 
+static uint32_t own_beat_of(const gr_broker *self, const gr_dialect *dialect)
+{
+    if (dialect == &gr_dialect_gate01)
+        return self->options.gate01_ms;
+    return dialect == &gr_dialect_gate02 ? self->options.gate02_ms : self->options.mdp_ms;
+}
+
+/* How the peer beats: it says so, or its dialect does. Then one more may be missed: the original
+ * lets a worker live that beats when its time is just up. */
+static void expect_beats(gr_broker *self, gr_peer *peer, const gr_envelope *greeting)
+{
+    if (gr_broker_is_local(peer))
+        return;
+    if (peer->dialect->is_ours) {
+        gr_pulse_expect(&peer->pulse, greeting->deadline_ms, greeting->window);
+        return;
+    }
+    uint32_t beat_ms = own_beat_of(self, peer->dialect);
+    gr_pulse_expect(&peer->pulse, beat_ms, self->options.liveness + 1);
+    if (beat_ms < peer->pulse.beat_ms)
+        peer->pulse.beat_ms = beat_ms;
+}
+
+static void refuse_worker(gr_broker *self, gr_peer *peer, int error, const char *why,
+                          int64_t now_ms)
+{
+    gr_envelope about = {0};
+    if (peer->dialect->is_ours)
+        gr_broker_send_error(self, peer, &about, error, gr_slice_str(why), now_ms);
+    else
+        send_empty(self, peer, GR_BYE, 0, now_ms); /* they have no word for why */
+}
+
 static void on_ready(gr_broker *self, gr_peer *peer, const gr_envelope *ready, int64_t now_ms)
 {
     if (self->draining)
@@ -365,15 +451,20 @@ static void on_ready(gr_broker *self, gr_peer *peer, const gr_envelope *ready, i
     if (peer->role == WORKER) { /* it has started anew behind the same connection */
         gr_broker_unregister(self, peer, now_ms);
         peer->role = NEW;
+        if (!peer->dialect
+                 ->is_ours) { /* to them it is a mistake, and they are told to begin anew */
+            send_empty(self, peer, GR_BYE, 0, now_ms);
+            return;
+        }
     }
-    if (!gr_broker_is_local(peer))
-        gr_pulse_expect(&peer->pulse, ready->deadline_ms, ready->window);
+    expect_beats(self, peer, ready);
     const char *why = NULL;
     int rc = gr_broker_register(self, peer, ready, &why);
     if (rc < 0) {
-        gr_broker_send_error(self, peer, 0, rc, why != NULL ? why : gr_err_text(rc), now_ms);
+        refuse_worker(self, peer, rc, why != NULL ? why : gr_err_text(rc), now_ms);
         return;
     }
+    peer->pulse.sent_ms = now_ms;
     send_welcome(self, peer, GR_READY, now_ms);
     watch(self, peer);
     gr_broker_serve_waiting(self, peer->service, now_ms);
@@ -394,6 +485,11 @@ static void on_bye(gr_broker *self, gr_peer *peer, const gr_envelope *bye, int64
 static void client_says(gr_broker *self, gr_peer *peer, const gr_envelope *envelope, gr_msg **msg,
                         int64_t now_ms)
 {
+    if (peer->role == NEW && !peer->dialect->is_ours) {
+        peer->pulse.beat_ms = 0; /* there is no word for it */
+        peer->pulse.wait_ms = peer->dialect->one_by_one || gr_broker_is_local(peer) ? 0 : SILENT_MS;
+        watch(self, peer);
+    }
     peer->role = CLIENT; /* a client may call without a HELLO */
     switch (envelope->type) {
     case GR_HELLO:
@@ -430,6 +526,12 @@ static void worker_says(gr_broker *self, gr_peer *peer, const gr_envelope *envel
         else
             self->stats.late++;
         break;
+    case GR_CHUNK: /* gate01 sends large results like this; gh1 has no use for it yet */
+        if (peer->role == WORKER && !peer->dialect->is_ours)
+            gr_broker_on_answer(self, peer, envelope, msg, now_ms);
+        else
+            self->stats.malformed++;
+        break;
     case GR_CREDIT:
         if (peer->role == WORKER) {
             gr_broker_worker_credit(peer->service, peer, envelope->credit);
@@ -442,28 +544,120 @@ static void worker_says(gr_broker *self, gr_peer *peer, const gr_envelope *envel
     }
 }
 
+static void note_malformed(gr_broker *self, const gr_peer *peer, const char *why)
+{
+    char id[2 * 32 + 1] = "";
+    for (size_t i = 1; i < peer->key_len && i <= 32; i++)
+        snprintf(id + 2 * (i - 1), 3, "%02x", peer->key[i]);
+    snprintf(self->fault, sizeof(self->fault), "%s: %s, from peer %s", peer->dialect->name,
+             why != NULL ? why : "frames are missing", id);
+    self->stats.malformed++;
+}
+
+void gr_broker_last_malformed(const gr_broker *self, char *text, size_t len)
+{
+    snprintf(text, len, "%s", self->fault);
+}
+
+bool gr_broker_may_move(const gr_peer *peer)
+{
+    return !peer->dialect->is_ours && !gr_broker_is_local(peer);
+}
+
+static bool is_foreign_ready(const gr_msg *msg)
+{
+    enum { COMMAND = 3, READY = 1 };
+    if (gr_msg_len(msg) <= COMMAND)
+        return false;
+    gr_slice command = gr_msg_frame(msg, COMMAND);
+    return command.len == 1 && command.data[0] == READY;
+}
+
+gr_peer *gr_broker_follow(gr_broker *self, gr_peer *peer, const gr_msg *msg, int64_t now_ms)
+{
+    if (fd_of(msg) == peer->fd)
+        return peer;
+    if (peer->role == WORKER && is_foreign_ready(msg)) {
+        remove_peer(self, peer, now_ms);
+        return NULL;
+    }
+    forget_fd(self, peer);
+    remember_fd(self, peer, msg);
+    return peer;
+}
+
+/* A peer that has not said what it is may turn out to speak another dialect than it seemed. */
+static int parse(gr_broker *self, gr_peer *peer, const gr_msg *msg, gr_envelope *out)
+{
+    enum gr_leg leg = is_at_back(peer) ? GR_WORKER_TO_BROKER : GR_CLIENT_TO_BROKER;
+    if (peer->role == NEW) {
+        const gr_dialect *dialect = gr_wire_recognise(msg, 1, leg);
+        out->why = "in no dialect that is spoken here";
+        if (dialect == NULL)
+            return GR_EINVAL;
+        peer->dialect = dialect;
+    }
+    return peer->dialect->parse(msg, 1, leg, &self->scratch, out);
+}
+
+/* Where a dialect has no numbers for calls, or does not like ours. */
+static void number(gr_peer *peer, gr_envelope *envelope)
+{
+    if (peer->dialect->one_by_one)
+        envelope->id = ++peer->serial;
+    else if (envelope->id == 0)
+        envelope->id = 1;
+}
+
+static bool is_allowed(gr_broker *self, gr_peer *peer, const gr_envelope *envelope, int64_t now_ms)
+{
+    if (peer->dialect->is_ours || gr_access_allows(&self->access, &envelope->credentials))
+        return true;
+    self->stats.refused++;
+    if (is_at_back(peer)) {
+        send_empty(self, peer, GR_BYE, 0, now_ms);
+        if (peer->role == WORKER)
+            gr_broker_unregister(self, peer, now_ms);
+        peer->role = NEW;
+    } else if (envelope->type == GR_REQUEST) {
+        gr_broker_send_error(self, peer, envelope, GR_EUNAUTHENTICATED,
+                             gr_slice_str("user or password are wrong, or missing"), now_ms);
+    }
+    return false;
+}
+
+static void handle(gr_broker *self, gr_peer *peer, gr_envelope *envelope, gr_msg **msg,
+                   int64_t now_ms)
+{
+    if (!peer->dialect->is_ours && envelope->type == GR_REQUEST)
+        number(peer, envelope);
+    if (!is_allowed(self, peer, envelope, now_ms))
+        return;
+    if (envelope->type == GR_HEARTBEAT && peer->role == NEW)
+        send_empty(self, peer, GR_BYE, 0, now_ms); /* we have forgotten it: it shall say again */
+    else if (envelope->type == GR_BYE)
+        on_bye(self, peer, envelope, now_ms);
+    else if (envelope->type != GR_HEARTBEAT && is_at_back(peer))
+        worker_says(self, peer, envelope, msg, now_ms);
+    else if (envelope->type != GR_HEARTBEAT)
+        client_says(self, peer, envelope, msg, now_ms);
+}
+
 void gr_broker_receive(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now_ms)
 {
+    enum { KEEP_SCRATCH = 64 * 1024 };
     gr_envelope envelope;
-    if (peer->dialect->parse(*msg, 1, &envelope) < 0) {
-        self->stats.malformed++;
+    if (parse(self, peer, *msg, &envelope) < 0) {
+        note_malformed(self, peer, envelope.why);
         if (peer->role == NEW)
             remove_peer(self, peer, now_ms); /* never said a word that we understand */
-        gr_msg_destroy(msg);
-        return;
-    }
-    peer->pulse.heard_ms = now_ms;
-    if (envelope.type == GR_HEARTBEAT && peer->role == NEW) {
-        send_empty(self, peer, GR_BYE, 0, now_ms); /* we have forgotten it: it shall say again */
-    } else if (envelope.type == GR_BYE) {
-        on_bye(self, peer, &envelope, now_ms);
-    } else if (envelope.type != GR_HEARTBEAT) {
-        if (peer->via == GR_VIA_BACK || peer->via == GR_VIA_LOCAL_BACK)
-            worker_says(self, peer, &envelope, msg, now_ms);
-        else
-            client_says(self, peer, &envelope, msg, now_ms);
+    } else {
+        peer->pulse.heard_ms = now_ms;
+        handle(self, peer, &envelope, msg, now_ms);
     }
     gr_msg_destroy(msg);
+    if (self->scratch.cap > KEEP_SCRATCH)
+        gr_buf_clear(&self->scratch);
 }
 
 /* --- time -------------------------------------------------------------------------------- */
@@ -489,7 +683,7 @@ static void check_peers(gr_broker *self, int64_t now_ms)
 void gr_broker_tick(gr_broker *self, int64_t now_ms)
 {
     if (self->retry_ms <= now_ms && self->outs.len == 0)
-        retry_stalled(self); /* first: there may be something else to say at every tick */
+        retry_stalled(self, now_ms); /* first: there may be something else to say at every tick */
     gr_broker_expire_calls(self, now_ms);
     check_peers(self, now_ms);
 }

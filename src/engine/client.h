@@ -7,6 +7,7 @@
 #define GR_CLIENT_H
 
 #include "engine/engine.h"
+#include "engine/foreign.h"
 #include "wire/wire.h"
 
 typedef struct gr_client gr_client;
@@ -17,6 +18,7 @@ typedef struct gr_client_options {
     uint32_t connect_timeout_ms; /* calls fail when no broker has answered for so long; 0: 5000 */
     uint32_t max_calls;          /* calls without an end at once; 0: 65536 */
     bool local;                  /* in the broker's process: no heartbeats */
+    gr_foreign_options foreign;  /* the broker's dialect when it is not gh1 */
 } gr_client_options;
 
 enum gr_client_event_type {

@@ -15,6 +15,10 @@ enum {
     BATCH_BYTES = 16 * 1024, /* gathered items are sent at the latest then */
     BATCH_ITEMS = 256,
     MAX_GRANT = 1 << 30,
+    OUT_LEN = 256, /* where there is no credit, streams wait while so much waits to be sent */
+    OUT_BYTES = 1 << 20,
+    REST_MS = 1000, /* before coming back to a broker that did not want us */
+    SHORT_REST_MS = 100,
 };
 
 enum state {
@@ -34,6 +38,8 @@ struct call {
     bool streaming;
     bool blocked; /* the owner was told to wait for credit */
     gr_buf batch;
+    gr_buf names; /* older dialects: how the broker names the call and its client */
+    size_t tag_len;
     UT_hash_handle hh;
 };
 
@@ -56,6 +62,11 @@ struct gr_worker {
     uint32_t nested;         /* calls that wait for calls of their own */
     uint32_t announced;      /* the credit that the broker knows of */
     uint32_t promised;       /* the most that it has heard of since READY */
+    gr_foreign foreign;
+    gr_buf scratch;
+    uint64_t last_route; /* older dialects: routes are ours */
+    int64_t rest_ms;     /* when to come back to a broker that has dropped us, or GR_NEVER */
+    bool throttled;      /* streams wait until more was sent */
     gr_msg_queue out;
     struct events events;
     gr_worker_stats stats;
@@ -68,9 +79,14 @@ int gr_worker_new(gr_worker **out, const gr_worker_options *options)
     gr_worker *self = calloc(1, sizeof(*self));
     if (self == NULL)
         return GR_ENOMEM;
-    int rc = gr_buf_append(&self->names, options->service.data, options->service.len);
+    self->rest_ms = GR_NEVER;
+    int rc = gr_foreign_init(&self->foreign, &options->foreign);
+    if (rc == 0)
+        rc = gr_buf_append(&self->names, options->service.data, options->service.len);
     if (rc == 0)
         rc = gr_buf_append(&self->names, options->about.data, options->about.len);
+    if (rc == 0)
+        rc = gr_buf_append(&self->names, options->method.data, options->method.len);
     if (rc < 0) {
         gr_worker_destroy(&self);
         return rc;
@@ -78,10 +94,12 @@ int gr_worker_new(gr_worker **out, const gr_worker_options *options)
     self->options = *options;
     self->options.service.data = self->names.data;
     self->options.about.data = self->names.data + options->service.len;
+    self->options.method.data = self->options.about.data + options->about.len;
     if (self->options.credit == 0)
         self->options.credit = CREDIT;
     if (self->options.heartbeat_ms == 0)
-        self->options.heartbeat_ms = GR_PULSE_MS;
+        self->options.heartbeat_ms =
+            self->foreign.dialect->beat_ms > 0 ? self->foreign.dialect->beat_ms : GR_PULSE_MS;
     if (self->options.liveness == 0)
         self->options.liveness = GR_PULSE_LIVENESS;
     if (self->options.idle_ms == 0)
@@ -93,6 +111,7 @@ int gr_worker_new(gr_worker **out, const gr_worker_options *options)
 static void free_call(struct call *call)
 {
     gr_buf_clear(&call->batch);
+    gr_buf_clear(&call->names);
     free(call);
 }
 
@@ -117,6 +136,8 @@ void gr_worker_destroy(gr_worker **worker)
     gr_msg_queue_clear(&self->out);
     gr_heap_clear(&self->heap);
     gr_buf_clear(&self->names);
+    gr_buf_clear(&self->scratch);
+    gr_foreign_clear(&self->foreign);
     free(self);
     *worker = NULL;
 }
@@ -131,10 +152,11 @@ static struct call *find(const gr_worker *self, uint64_t route)
 static struct call *add_call(gr_worker *self, const gr_envelope *request)
 {
     struct call *call = self->free_calls;
-    gr_buf batch = {0};
+    gr_buf batch = {0}, names = {0};
     if (call != NULL) {
         self->free_calls = call->hh.next;
         batch = call->batch; /* empty, but it has its memory */
+        names = call->names;
     } else {
         call = malloc(sizeof(*call));
     }
@@ -143,7 +165,10 @@ static struct call *add_call(gr_worker *self, const gr_envelope *request)
     *call = (struct call){.route = request->route,
                           .granted = request->credit,
                           .window = request->window,
-                          .batch = batch};
+                          .batch = batch,
+                          .names = names};
+    if (!self->foreign.dialect->is_ours)
+        call->granted = call->window = INT64_MAX / 2;
     HASH_ADD(hh, self->calls, route, sizeof(call->route), call);
     return call;
 }
@@ -154,17 +179,35 @@ static void emit(gr_worker *self, gr_worker_event event)
         gr_msg_destroy(&event.msg);
 }
 
-static int send_envelope(gr_worker *self, const gr_envelope *envelope, gr_buf *payload,
-                         int64_t now_ms)
+/* How a broker of an older dialect names the call and its client. */
+static void address(const struct call *call, gr_envelope *envelope)
+{
+    if (call->names.len == 0)
+        return;
+    envelope->tag = gr_slice_of(call->names.data, call->tag_len);
+    envelope->caller =
+        gr_slice_of(call->names.data + call->tag_len, call->names.len - call->tag_len);
+    envelope->in_stream = call->streaming;
+}
+
+static int send_envelope(gr_worker *self, gr_envelope *envelope, gr_buf *payload, int64_t now_ms)
 {
     gr_msg *msg;
-    int rc = gr_dialect_gh1.build(envelope, payload, &msg);
-    if (rc < 0)
+    gr_foreign_sign(&self->foreign, envelope);
+    int rc = self->foreign.dialect->build(envelope, GR_WORKER_TO_BROKER, payload, &msg);
+    if (rc < 0 || msg == NULL)
         return rc;
     rc = gr_msg_queue_push(&self->out, &msg);
     gr_msg_destroy(&msg);
-    self->pulse.sent_ms = now_ms;
+    if (!self->foreign.dialect->beats_anyway || envelope->type == GR_HEARTBEAT)
+        self->pulse.sent_ms = now_ms;
     return rc;
+}
+
+static void send_beat(gr_worker *self, int64_t now_ms)
+{
+    gr_envelope beat = {.type = GR_HEARTBEAT};
+    send_envelope(self, &beat, NULL, now_ms);
 }
 
 /* The last call has ended while draining: now we may go. */
@@ -185,7 +228,7 @@ static void end_call(gr_worker *self, struct call *call)
     HASH_DEL(self->calls, call);
     if (call->count > 0)
         self->batches--;
-    call->batch.len = 0;
+    call->batch.len = call->names.len = 0;
     if (call->batch.cap > KEEP_BATCH)
         gr_buf_clear(&call->batch);
     call->hh.next = self->free_calls;
@@ -215,9 +258,11 @@ static void send_ready(gr_worker *self, int64_t now_ms)
         .window = self->options.local ? 0 : self->options.liveness,
         .deadline_ms = self->options.local ? 0 : self->options.heartbeat_ms,
         .service = self->options.service,
+        .method = self->options.method,
         .payload = self->options.about,
     };
     send_envelope(self, &ready, NULL, now_ms);
+    self->pulse.sent_ms = now_ms;
     self->announced = self->promised = self->options.credit;
     self->state = GREETING;
     self->beaten = false;
@@ -233,6 +278,9 @@ static void connected(void *engine, int64_t now_ms)
         self->pulse.beat_ms = self->options.heartbeat_ms;
         gr_pulse_expect(&self->pulse, self->options.heartbeat_ms, self->options.liveness);
     }
+    if (self->foreign.dialect->echoes)
+        self->pulse.beat_ms = 0;
+    self->rest_ms = GR_NEVER;
     send_ready(self, now_ms);
 }
 
@@ -255,11 +303,12 @@ static void disconnected(void *engine, int64_t now_ms)
         lose_broker(self);
 }
 
-static int finish(gr_worker *self, const gr_envelope *envelope, gr_buf *payload, int64_t now_ms)
+static int finish(gr_worker *self, gr_envelope *envelope, gr_buf *payload, int64_t now_ms)
 {
     struct call *call = find(self, envelope->route);
     if (call == NULL)
         return GR_ENOTFOUND;
+    address(call, envelope);
     gr_worker_flush(self, envelope->route, now_ms);
     int rc = send_envelope(self, envelope, payload, now_ms);
     if (rc == 0)
@@ -289,6 +338,7 @@ static void send_batch(gr_worker *self, struct call *call, uint8_t type, int64_t
         .count = call->count,
         .payload = gr_buf_slice(&call->batch),
     };
+    address(call, &items);
     if (call->batch.len > BATCH_BYTES)
         send_envelope(self, &items, &call->batch, now_ms); /* takes the memory */
     else
@@ -300,22 +350,46 @@ static void send_batch(gr_worker *self, struct call *call, uint8_t type, int64_t
     call->count = 0;
 }
 
+static int begin_stream(gr_worker *self, struct call *call, int64_t now_ms)
+{
+    call->active_ms = now_ms;
+    if (call->streaming)
+        return 0;
+    int rc = gr_heap_set(&self->heap, &call->due, now_ms + self->options.idle_ms);
+    call->streaming = rc == 0; /* the idle limit stands instead of the deadline */
+    return rc;
+}
+
+/* Each item is a message, and nobody gives credit: what holds a stream back is what waits to go. */
+static int send_lone_item(gr_worker *self, struct call *call, gr_slice item, int64_t now_ms)
+{
+    gr_envelope lone = {.type = GR_ITEM, .route = call->route, .count = 1, .payload = item};
+    address(call, &lone);
+    int rc = send_envelope(self, &lone, NULL, now_ms);
+    if (rc == 0)
+        rc = begin_stream(self, call, now_ms);
+    if (rc < 0)
+        return rc;
+    call->blocked = self->out.len >= OUT_LEN || self->out.bytes >= OUT_BYTES;
+    self->throttled = self->throttled || call->blocked;
+    return call->blocked ? 0 : 1;
+}
+
 int gr_worker_item(gr_worker *self, uint64_t route, gr_slice item, int64_t now_ms)
 {
     struct call *call = find(self, route);
     if (call == NULL)
         return GR_ENOTFOUND;
+    if (!self->foreign.dialect->is_ours)
+        return send_lone_item(self, call, item, now_ms);
     int rc = gr_buf_append(&call->batch, item.data, item.len);
     if (rc < 0)
         return rc;
     if (call->count++ == 0)
         self->batches++;
-    call->active_ms = now_ms;
-    if (!call->streaming) /* instead of the deadline */
-        rc = gr_heap_set(&self->heap, &call->due, now_ms + self->options.idle_ms);
+    rc = begin_stream(self, call, now_ms);
     if (rc < 0)
         return rc;
-    call->streaming = true;
     call->granted--;
     call->window -= (int64_t)item.len;
     if (call->count >= BATCH_ITEMS || call->batch.len >= BATCH_BYTES)
@@ -376,6 +450,7 @@ void gr_worker_drain(gr_worker *self, int64_t now_ms)
     if (self->state != DOWN) {
         gr_envelope bye = {.type = GR_BYE, .flags = GR_FLAG_DRAIN};
         send_envelope(self, &bye, NULL, now_ms);
+        self->drain_agreed = !self->foreign.dialect->is_ours; /* there is no word for it */
     }
     finish_drain(self);
 }
@@ -388,42 +463,89 @@ void gr_worker_leave(gr_worker *self, int64_t now_ms)
     send_envelope(self, &bye, NULL, now_ms);
 }
 
-static void refuse(gr_worker *self, uint64_t route, int error, const char *text, int64_t now_ms)
+/* Ends a call, which `about` names, with an error of our own. */
+static void refuse(gr_worker *self, const gr_envelope *about, int error, const char *text,
+                   int64_t now_ms)
 {
     gr_buf payload = {0};
-    gr_envelope envelope = {.type = GR_ERROR, .route = route, .status = (uint16_t)-error};
+    gr_envelope envelope = {.type = GR_ERROR,
+                            .route = about->route,
+                            .tag = about->tag,
+                            .caller = about->caller,
+                            .in_stream = about->in_stream,
+                            .status = (uint16_t)-error};
     if (gr_wire_put_exception(&payload, gr_slice_str(gr_err_code(error)), gr_slice_str(text),
                               gr_slice_str("")) == 0)
         send_envelope(self, &envelope, &payload, now_ms);
     gr_buf_clear(&payload);
 }
 
-static void on_request(gr_worker *self, const gr_envelope *request, gr_msg **msg, int64_t now_ms)
+/* Remembers how a broker of an older dialect names the call; what lies in the scratch gets a
+ * message of its own, because events outlive it. */
+static int adopt(gr_worker *self, struct call *call, gr_envelope *request, gr_msg **msg)
 {
+    if (self->foreign.dialect->is_ours)
+        return 0;
+    call->tag_len = request->tag.len;
+    int rc = gr_buf_append(&call->names, request->tag.data, request->tag.len);
+    if (rc == 0)
+        rc = gr_buf_append(&call->names, request->caller.data, request->caller.len);
+    if (rc < 0 || request->payload.data != self->scratch.data)
+        return rc;
+    gr_msg *own;
+    rc = gr_wire_to_gh1(request, &own, request);
+    if (rc < 0)
+        return rc;
+    gr_msg_destroy(msg);
+    *msg = own;
+    return 0;
+}
+
+static int begin_call(gr_worker *self, gr_envelope *request, gr_msg **msg, int64_t now_ms)
+{
+    struct call *call = add_call(self, request);
+    if (call == NULL)
+        return GR_ENOMEM;
+    int rc = adopt(self, call, request, msg);
+    if (rc == 0 && request->deadline_ms > 0)
+        rc = gr_heap_set(&self->heap, &call->due, now_ms + request->deadline_ms);
+    if (rc < 0)
+        end_call(self, call);
+    return rc;
+}
+
+static void on_request(gr_worker *self, gr_envelope *request, gr_msg **msg, int64_t now_ms)
+{
+    bool ours = self->foreign.dialect->is_ours;
     if (self->state != UP)
         return; /* of an older registration: nobody waits for the answer */
+    if (!ours)
+        request->route = ++self->last_route;
+    if (self->foreign.dialect->one_by_one)
+        request->method = self->options.method;
     if (find(self, request->route) != NULL || request->route == 0) {
         self->stats.malformed++;
         return;
     }
-    if (HASH_COUNT(self->calls) >= (uint64_t)self->promised + SPARE_CREDIT) {
-        refuse(self, request->route, GR_EEXHAUSTED, "the worker has more calls than it takes",
-               now_ms);
+    if (self->draining && !ours) {
+        refuse(self, request, GR_EUNAVAILABLE, "the worker is shutting down", now_ms);
         return;
     }
-    struct call *call = add_call(self, request);
-    if (call == NULL || (request->deadline_ms > 0 &&
-                         gr_heap_set(&self->heap, &call->due, now_ms + request->deadline_ms) < 0)) {
-        refuse(self, request->route, GR_ENOMEM, gr_err_text(GR_ENOMEM), now_ms);
-        if (call != NULL)
-            end_call(self, call);
+    if (HASH_COUNT(self->calls) >= (uint64_t)self->promised + SPARE_CREDIT) {
+        refuse(self, request, GR_EEXHAUSTED, "the worker has more calls than it takes", now_ms);
+        return;
+    }
+    uint64_t route = request->route;
+    int rc = begin_call(self, request, msg, now_ms);
+    if (rc < 0) {
+        refuse(self, request, rc, gr_err_text(rc), now_ms);
         return;
     }
     self->stats.requests++;
     announce_credit(self, now_ms);
     emit(self, (gr_worker_event){
                    .type = GR_WORKER_REQUEST,
-                   .route = request->route,
+                   .route = route,
                    .id = request->id,
                    .deadline_ms = request->deadline_ms,
                    .split = request->split,
@@ -450,18 +572,36 @@ static void on_credit(gr_worker *self, const gr_envelope *credit, int64_t now_ms
     }
 }
 
-static void on_ready(gr_worker *self, const gr_envelope *ready)
+static void come_up(gr_worker *self)
 {
-    if (!self->options.local)
-        gr_pulse_expect(&self->pulse, ready->deadline_ms, ready->window);
-    if (self->state == UP)
+    if (self->state != GREETING)
         return;
     self->state = UP;
     emit(self, (gr_worker_event){.type = GR_WORKER_UP});
 }
 
+static void on_ready(gr_worker *self, const gr_envelope *ready)
+{
+    if (!self->options.local)
+        gr_pulse_expect(&self->pulse, ready->deadline_ms, ready->window);
+    come_up(self);
+}
+
+/* DISCONNECT of an older dialect: a new connection, after a while. */
+static void on_dismissal(gr_worker *self, int64_t now_ms)
+{
+    int64_t rest_ms = self->state == UP ? SHORT_REST_MS : REST_MS;
+    lose_broker(self);
+    if (!self->draining)
+        self->rest_ms = now_ms + rest_ms;
+}
+
 static void on_bye(gr_worker *self, const gr_envelope *bye, int64_t now_ms)
 {
+    if (!self->foreign.dialect->is_ours) {
+        on_dismissal(self, now_ms);
+        return;
+    }
     if (bye->flags & GR_FLAG_DRAIN) {
         self->drain_agreed = true;
         finish_drain(self);
@@ -497,11 +637,13 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
         return;
     }
     self->pulse.heard_ms = now_ms;
-    if (gr_dialect_gh1.parse(*msg, 0, &envelope) < 0) {
+    if (self->foreign.dialect->parse(*msg, 0, GR_BROKER_TO_WORKER, &self->scratch, &envelope) < 0) {
         self->stats.malformed++;
         gr_msg_destroy(msg);
         return;
     }
+    if (!self->foreign.dialect->is_ours && envelope.type != GR_BYE)
+        come_up(self); /* that it speaks to us is all the answer that READY gets */
     struct call *call;
     switch (envelope.type) {
     case GR_REQUEST:
@@ -524,6 +666,10 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
     case GR_ERROR:
         on_error(self, &envelope, msg);
         break;
+    case GR_HEARTBEAT:
+        if (self->foreign.dialect->echoes)
+            send_beat(self, now_ms);
+        break;
     default:
         break; /* a heartbeat, or what a worker does not understand */
     }
@@ -542,9 +688,10 @@ static void expire_calls(gr_worker *self, int64_t now_ms)
             gr_heap_set(&self->heap, due, limit_ms);
             continue;
         }
+        gr_envelope about = {.route = call->route};
+        address(call, &about);
         if (call->streaming)
-            refuse(self, call->route, GR_EDEADLINE, "the stream has not moved for too long",
-                   now_ms);
+            refuse(self, &about, GR_EDEADLINE, "the stream has not moved for too long", now_ms);
         cancel_call(self, call, GR_EDEADLINE);
     }
 }
@@ -566,6 +713,10 @@ static void tick(void *engine, int64_t now_ms)
     expire_calls(self, now_ms);
     if (self->batches > 0)
         flush_all(self, now_ms); /* a method computes on behind its last item */
+    if (self->rest_ms <= now_ms) {
+        self->rest_ms = GR_NEVER;
+        self->reconnect = true;
+    }
     if (self->state == DOWN)
         return;
     if (gr_pulse_is_dead(&self->pulse, now_ms)) {
@@ -574,8 +725,7 @@ static void tick(void *engine, int64_t now_ms)
         return;
     }
     if (gr_pulse_should_beat(&self->pulse, now_ms)) {
-        gr_envelope beat = {.type = GR_HEARTBEAT};
-        send_envelope(self, &beat, NULL, now_ms);
+        send_beat(self, now_ms);
         self->beaten = true;
     }
 }
@@ -583,16 +733,36 @@ static void tick(void *engine, int64_t now_ms)
 static int64_t next_due(const void *engine)
 {
     const gr_worker *self = engine;
-    int64_t due = self->state == DOWN ? GR_NEVER : gr_pulse_due(&self->pulse);
+    int64_t due = self->state == DOWN ? self->rest_ms : gr_pulse_due(&self->pulse);
     const gr_due *first = gr_heap_first(&self->heap);
     return first != NULL && first->at_ms < due ? first->at_ms : due;
+}
+
+/* Enough was sent: streams may go on. */
+static void unthrottle(gr_worker *self)
+{
+    struct call *call, *next;
+    self->throttled = false;
+    HASH_ITER (hh, self->calls, call, next) {
+        if (call->blocked)
+            emit(self, (gr_worker_event){.type = GR_WORKER_CREDIT, .route = call->route});
+        call->blocked = false;
+    }
 }
 
 static bool next_out(void *engine, gr_msg **msg)
 {
     gr_worker *self = engine;
     *msg = gr_msg_queue_pop(&self->out);
+    if (self->throttled && self->out.len < OUT_LEN / 2 && self->out.bytes < OUT_BYTES / 2)
+        unthrottle(self);
     return *msg != NULL;
+}
+
+static gr_slice routing_id(void *engine)
+{
+    gr_worker *self = engine;
+    return gr_foreign_new_id(&self->foreign, "gw-");
 }
 
 static size_t count_events(const void *engine)
@@ -632,6 +802,7 @@ void gr_worker_get_stats(const gr_worker *self, gr_worker_stats *out)
 }
 
 const gr_engine_ops gr_worker_ops = {
+    .routing_id = routing_id,
     .connected = connected,
     .disconnected = disconnected,
     .receive = receive,

@@ -8,6 +8,7 @@
 #define GR_WORKER_H
 
 #include "engine/engine.h"
+#include "engine/foreign.h"
 #include "wire/wire.h"
 
 typedef struct gr_worker gr_worker;
@@ -21,6 +22,9 @@ typedef struct gr_worker_options {
     uint32_t idle_ms;      /* a stream whose client gives no credit for so long is cancelled; 0:
                               600000 */
     bool local;            /* in the broker's process: no heartbeats */
+    gr_foreign_options foreign; /* the broker's dialect when it is not gh1 */
+    gr_slice method; /* RFC 7: the one method that is served, as `service.method`; copied; "call"
+                        is served as `service` */
 } gr_worker_options;
 
 enum gr_worker_event_type {
@@ -60,7 +64,8 @@ extern const gr_engine_ops gr_worker_ops;
 
 /* Ends a call with a packed result envelope; status is 0 or an internal handler's three digits.
  * The payload is taken when it is big, else copied; clear it in any case. Returns 0,
- * GR_ENOTFOUND when the call is over (cancelled), or GR_ENOMEM; then the call is still open. */
+ * GR_ENOTFOUND when the call is over (cancelled), GR_EINVAL when the broker's dialect cannot carry
+ * it (see its limits), or GR_ENOMEM; in the last two cases the call is still open. */
 int gr_worker_reply(gr_worker *self, uint64_t route, uint16_t status, gr_buf *payload,
                     int64_t now_ms);
 
@@ -70,7 +75,7 @@ int gr_worker_error(gr_worker *self, uint64_t route, int error, gr_buf *payload,
 
 /* Appends one packed item to the stream of a call. It is sent by gr_worker_flush(), when many have
  * gathered, or with the end. Returns 1 when more may follow, 0 when the credit is used up: then
- * a CREDIT event comes. GR_ENOTFOUND when the call is over, GR_ENOMEM. */
+ * a CREDIT event comes. GR_ENOTFOUND when the call is over, GR_EINVAL as above, GR_ENOMEM. */
 int gr_worker_item(gr_worker *self, uint64_t route, gr_slice item, int64_t now_ms);
 
 /* Sends the items that have gathered. Nothing happens when there are none. */

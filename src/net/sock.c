@@ -15,6 +15,7 @@ enum {
     LINGER_MS = 500,
     HIGH_WATER = 8192,
     BACKLOG = 1024,
+    KEEPALIVE_S = 60,
     EVENTS = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED,
 };
 
@@ -36,6 +37,10 @@ static void set_options(gr_sock *self, enum gr_sock_type type, const gr_sock_opt
     set_int(self, ZMQ_SNDHWM, HIGH_WATER);
     set_int(self, ZMQ_RCVHWM, HIGH_WATER);
     set_int(self, ZMQ_BACKLOG, BACKLOG);
+    set_int(self, ZMQ_TCP_KEEPALIVE, 1); /* for peers that do not beat, and whose host has gone */
+    set_int(self, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_S);
+    set_int(self, ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_S / 4);
+    set_int(self, ZMQ_TCP_KEEPALIVE_CNT, 4);
     set_int(self, ZMQ_HANDSHAKE_IVL,
             options->handshake_ms > 0 ? options->handshake_ms : HANDSHAKE_MS);
     set_int(self, ZMQ_RECONNECT_IVL,
@@ -106,6 +111,11 @@ int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_l
     if (bound != NULL && zmq_getsockopt(self->zmq, ZMQ_LAST_ENDPOINT, bound, &bound_len) != 0)
         return gr_err_of_errno(errno);
     return 0;
+}
+
+void gr_sock_set_id(gr_sock *self, gr_slice id)
+{
+    zmq_setsockopt(self->zmq, ZMQ_ROUTING_ID, id.data, id.len);
 }
 
 int gr_sock_connect(gr_sock *self, const char *address)

@@ -40,6 +40,9 @@ void gr_sock_destroy(gr_sock **self);
  * GR_EADDRINUSE, GR_EADDRESS, GR_EDENIED or GR_ESYSTEM. */
 int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_len);
 
+/* The routing id of connections that are made from now on; empty: one that ZeroMQ makes up. */
+void gr_sock_set_id(gr_sock *self, gr_slice id);
+
 /* Connects, or ends a connection. Returns 0 or GR_EADDRESS. */
 int gr_sock_connect(gr_sock *self, const char *address);
 int gr_sock_disconnect(gr_sock *self, const char *address);

@@ -1,0 +1,47 @@
+---The recorded exchanges of the original's programs, spec/fixtures/vectors/*.jsonl.
+---
+---  for message in vectors.each "0.1.10-startup" do ... end
+---  message = { seq =, leg =, peer =, frames =, note = }; frames as they travel, without the routing id
+
+local M = {}
+
+local legs = {
+  ["client->broker"] = "client_to_broker", ["broker->client"] = "broker_to_client",
+  ["worker->broker"] = "worker_to_broker", ["broker->worker"] = "broker_to_worker",
+}
+
+local function unhex(text)
+  return (text:gsub("%x%x", function(pair) return string.char(tonumber(pair, 16)) end))
+end
+
+local function read(line)
+  local frames = {}
+  for hex in line:match '"frames": %[(.-)%]':gmatch '"(%x*)"' do frames[#frames + 1] = unhex(hex) end
+  local direction = line:match '"direction": "(.-)"'
+  return {
+    seq = tonumber(line:match '"seq": (%d+)'), direction = direction, leg = legs[direction],
+    peer = unhex(line:match '"peer": "(%x*)"'), frames = frames, note = line:match '"note": "(.-)"' or "",
+  }
+end
+
+---Names of the files of a version, "0.1.10" or "0.2.12", without the ending.
+function M.names(version)
+  local names = {}
+  for entry in require "luv".fs_scandir_next, require "luv".fs_scandir "spec/fixtures/vectors" do
+    local name = entry:match "^(.*)%.jsonl$"
+    if name and name:sub(1, #version) == version then names[#names + 1] = name end
+  end
+  table.sort(names)
+  assert(#names > 50, "the vectors are not where they should be")
+  return names
+end
+
+---The messages of a file, in order.
+---@param name string
+function M.read(name)
+  local list = {}
+  for line in io.lines("spec/fixtures/vectors/" .. name .. ".jsonl") do list[#list + 1] = read(line) end
+  return list
+end
+
+return M
