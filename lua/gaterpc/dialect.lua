@@ -13,7 +13,9 @@ local M = {}
 ---| "mdp"     # ZeroMQ RFC 7, as in the ZeroMQ guide
 
 local names = { gh1 = true, gate01 = true, gate02 = true, mdp = true }
-local heartbeats = { gh1 = "HEARTBEAT", gate01 = "GATE01_HEARTBEAT", gate02 = "GATE02_HEARTBEAT", mdp = "MDP_HEARTBEAT" }
+local heartbeats = {
+  gh1 = "HEARTBEAT", gate01 = "GATE01_HEARTBEAT", gate02 = "GATE02_HEARTBEAT", mdp = "MDP_HEARTBEAT",
+}
 
 local function check_credentials(who, mechanism, credentials)
   if mechanism == "PLAIN" then

@@ -1,7 +1,7 @@
 ---The recorded exchanges of the original's programs, spec/fixtures/vectors/*.jsonl.
 ---
 ---  for message in vectors.each "0.1.10-startup" do ... end
----  message = { seq =, leg =, peer =, frames =, note = }; frames as they travel, without the routing id
+---  message = { seq =, ms =, leg =, peer =, frames =, note = }; frames as they travel, without the routing id
 
 local M = {}
 
@@ -19,7 +19,8 @@ local function read(line)
   for hex in line:match '"frames": %[(.-)%]':gmatch '"(%x*)"' do frames[#frames + 1] = unhex(hex) end
   local direction = line:match '"direction": "(.-)"'
   return {
-    seq = tonumber(line:match '"seq": (%d+)'), direction = direction, leg = legs[direction],
+    seq = tonumber(line:match '"seq": (%d+)'), ms = math.floor(tonumber(line:match '"t": ([%d.]+)') * 1000),
+    direction = direction, leg = legs[direction],
     peer = unhex(line:match '"peer": "(%x*)"'), frames = frames, note = line:match '"note": "(.-)"' or "",
   }
 end

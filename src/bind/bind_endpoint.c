@@ -35,7 +35,6 @@ void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out)
     };
     if (out->address == NULL)
         luaL_error(L, "option address is missing");
-    out->local = gr_endpoint_is_local(out->address);
     out->foreign = (gr_foreign_options){
         .dialect = check_dialect(L),
         .seed = gr_bind_random(),
@@ -43,6 +42,7 @@ void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out)
                         .user = opt_slice(L, "user"),
                         .password = opt_slice(L, "password")},
     };
+    out->local = out->foreign.dialect->is_ours && gr_endpoint_is_local(out->address);
     if (out->heartbeat_ms == 0) /* each dialect's programs beat in their own time */
         out->heartbeat_ms =
             out->foreign.dialect->beat_ms > 0 ? out->foreign.dialect->beat_ms : GR_PULSE_MS;
@@ -56,6 +56,7 @@ int gr_bind_endpoint_open(lua_State *L, gr_endpoint **out, const gr_bind_options
         .ctx = state->ctx,
         .address = options->address,
         .sock = options->sock,
+        .by_socket = !options->foreign.dialect->is_ours,
         .heartbeat_ms = options->heartbeat_ms,
         .ops = ops,
         .engine = engine,

@@ -9,7 +9,11 @@
 #include "base/mp.h"
 #include "engine/broker_priv.h"
 
-enum { ITEMS = 1024, BYTES = 1 << 20 }; /* credit in the name of others */
+enum {
+    ITEMS = 1024, /* credit in the name of others */
+    BYTES = 1 << 20,
+    CALLER = 3, /* the frame of a REQUEST to a gate01 or gate02 worker that names the client */
+};
 
 /* --- names ------------------------------------------------------------------------------- */
 
@@ -46,6 +50,7 @@ void gr_bridge_close(struct call *at)
     if (bridge == NULL)
         return;
     gr_buf_clear(&bridge->names);
+    gr_buf_clear(&bridge->told);
     gr_buf_clear(&bridge->held);
     gr_buf_clear(&bridge->last);
     free(bridge);
@@ -99,7 +104,18 @@ int gr_bridge_export(gr_broker *self, struct call *at, gr_peer *worker, const gr
     envelope.caller = bridge->about.caller;
     if (envelope.caller.len == 0)
         envelope.caller = gr_slice_of(at->from.client->key + 1, at->from.client->key_len - 1);
-    return worker->dialect->build(&envelope, GR_BROKER_TO_WORKER, NULL, out);
+    rc = worker->dialect->build(&envelope, GR_BROKER_TO_WORKER, NULL, out);
+    if (rc == 0 && !worker->dialect->one_by_one) {
+        gr_slice caller = gr_msg_frame(*out, CALLER);
+        bridge->told.len = 0;
+        rc = gr_buf_append(&bridge->told, caller.data, caller.len);
+    }
+    return rc;
+}
+
+bool gr_bridge_is_about(const struct call *at, const gr_envelope *answer)
+{
+    return at->bridge == NULL || gr_slice_equal(gr_buf_slice(&at->bridge->told), answer->caller);
 }
 
 /* --- answers to a client of our own dialect ---------------------------------------------- */

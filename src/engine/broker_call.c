@@ -501,7 +501,8 @@ void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *an
 {
     struct call *at = find_by_route(self, answer->route);
     if (at == NULL || at->worker != worker ||
-        (!worker->dialect->is_ours && answer->seed != gr_tag_seed_of(self->options.instance))) {
+        (!worker->dialect->is_ours && (answer->seed != gr_tag_seed_of(self->options.instance) ||
+                                       !gr_bridge_is_about(at, answer)))) {
         self->stats.late++; /* over already, or never its own */
         return;
     }

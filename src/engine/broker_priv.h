@@ -105,6 +105,7 @@ struct bridge {
     gr_envelope
         about; /* id, tag, caller, service and method that answers repeat; slices of names */
     gr_buf names;
+    gr_buf told; /* the client's name that the worker was told, and has to give back */
 
     /* Items of a worker that knows no credit, for a client that gives it. */
     gr_buf held;
@@ -241,6 +242,9 @@ int gr_bridge_import(const gr_envelope *request, gr_msg **out);
 /* The gh1 message as one for the worker, without a routing id. Returns as gr_dialect.build. */
 int gr_bridge_export(gr_broker *self, struct call *at, gr_peer *worker, const gr_msg *request,
                      const gr_envelope *hop, gr_msg **out);
+
+/* True when the worker gives back the client's name that it was told. */
+bool gr_bridge_is_about(const struct call *at, const gr_envelope *answer);
 
 void gr_bridge_answer(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms);
 void gr_bridge_credit(gr_broker *self, struct call *at, const gr_envelope *credit, int64_t now_ms);

@@ -10,7 +10,7 @@
 enum {
     CONNECT_TIMEOUT_MS = 5000,
     MAX_CALLS = 65536,
-    UNREAD = 1 << 20, /* items that may wait for a reader where there is no credit */
+    UNREAD = 1 << 16, /* items that may wait for a reader where there is no credit */
 };
 
 enum state {

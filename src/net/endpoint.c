@@ -294,7 +294,10 @@ int gr_endpoint_new(gr_endpoint **out, gr_loop *loop, const gr_endpoint_options 
     self->touched = self->want = true;
     self->address = strdup(options->address);
     int rc = self->address != NULL ? 0 : GR_ENOMEM;
-    if (rc == 0 && gr_endpoint_is_local(self->address))
+    bool local = gr_endpoint_is_local(options->address);
+    if (local && options->by_socket && strncmp(options->address, "inproc://", 9) == 0)
+        rc = GR_EADDRESS;
+    if (rc == 0 && local && !options->by_socket)
         try_link(self, gr_clock_ms());
     else if (rc == 0)
         rc = open_sock(self, options);

@@ -12,7 +12,7 @@ enum {
     RECONNECT_MS = 100,
     RECONNECT_MAX_MS = 2000,
     HANDSHAKE_MS = 10000,
-    LINGER_MS = 500,
+    LINGER_MS = 2000, /* a peer on a busy machine shall hear the last words */
     HIGH_WATER = 8192,
     BACKLOG = 1024,
     KEEPALIVE_S = 60,

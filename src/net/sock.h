@@ -1,6 +1,6 @@
 /* sock.h - a ZeroMQ socket that moves whole messages and never blocks.
  *
- * Sets every option that this project relies on (no linger beyond half a second, bounded
+ * Sets every option that this project relies on (no linger beyond two seconds, bounded
  * message size, handshake limit, own reconnect pace; ZMQ_HEARTBEAT_* stays off, it can abort
  * libzmq 4.3.4, issue 4767). A socket is used under its owner's mutex, or by one thread. */
 #ifndef GR_SOCK_H
