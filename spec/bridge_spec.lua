@@ -171,7 +171,7 @@ describe("bridge", function()
           for _, i in ipairs { 3, 1, 5, 2, 4 } do
             local answer = c:hear "REPLY"
             assert.equal(i, (mixed.outcome(answer)))
-            if of_client == "gh1" then assert.equal(i, answer.id) else assert.equal(i, (engine.read_tag(answer.tag))) end
+            assert.equal(i, of_client == "gh1" and answer.id or (engine.read_tag(answer.tag)))
           end
         end)
       end)
@@ -446,7 +446,8 @@ describe("bridge", function()
         local c = world:client(dialect)
         for _, wrong in ipairs {
           {}, { mechanism = "NULL" }, { mechanism = "PLAIN", user = "me", password = "secreT" },
-          { mechanism = "PLAIN", user = "you", password = "secret" }, { mechanism = "PLAIN", user = "me", password = "" },
+          { mechanism = "PLAIN", user = "you", password = "secret" },
+          { mechanism = "PLAIN", user = "me", password = "" },
           { mechanism = "PLAIN", user = "", password = "" },
         } do
           c:request(with(wrong, {}))

@@ -4,6 +4,8 @@
 local engine = require "support.engine"
 local msgpack = require "gaterpc.msgpack"
 
+local vectors = require "support.vectors"
+
 local function outs(it, dialect, leg, id)
   local list = {}
   local function add(...)
@@ -291,7 +293,8 @@ describe("a client engine of", function()
     c:connected()
     assert.equal("UP", types(engine.events(c)))
     for i = 1, 3 do
-      c:call { service = "S", method = "m", payload = "\x91" .. string.char(i), split = 2, timeout_ms = i == 2 and 500 or 0 }
+      local timeout_ms = i == 2 and 500 or 0
+      c:call { service = "S", method = "m", payload = "\x91" .. string.char(i), split = 2, timeout_ms = timeout_ms }
     end
     assert.same({ "", "MDPC01", "S.m", "1" }, { c:next_out() })
     assert.is_nil(c:next_out())
@@ -311,4 +314,52 @@ describe("a client engine of", function()
     local result = engine.get_result(events[5].payload)
     assert.equal("three", (msgpack.unpack(result)))
   end)
+end)
+
+describe("what the original's programs were told to see them break", function()
+  for version, dialect in pairs { ["0.1.10"] = "gate01", ["0.2.12"] = "gate02" } do
+    it("does nothing to a client engine: " .. version, function()
+      engine.at(1000)
+      local c = assert(engine.client { dialect = dialect, seed = 7 })
+      local id = c:routing_id()
+      c:connected()
+      local mine, answers = nil, 0
+      for _, message in ipairs(vectors.read(version .. "-client-robustness")) do
+        if message.leg == "client_to_broker" then -- the real client called: so do we
+          c:call { service = "GateRPC", method = "echo", payload = "\x90", split = 1 }
+          local list = outs(c, dialect, "client_to_broker", id)
+          mine = list[#list].tag
+        else
+          local frames = message.frames
+          local at = dialect == "gate01" and 5 or 4
+          if frames[at] and #frames[at] == #mine then frames[at] = mine end
+          c:receive(table.unpack(frames))
+          for _, event in ipairs(engine.events(c)) do
+            if event.type == "REPLY" then answers = answers + 1 end
+          end
+        end
+      end
+      assert.is_true(answers > 10)
+    end)
+
+    it("does nothing to a worker engine: " .. version, function()
+      engine.at(1000)
+      local w = assert(engine.worker { service = "GateRPC", dialect = dialect, seed = 7 })
+      w:routing_id()
+      w:connected()
+      local requests = 0
+      for _, message in ipairs(vectors.read(version .. "-worker-robustness")) do
+        if message.leg == "broker_to_worker" and message.frames[3] ~= "\5" then
+          w:receive(table.unpack(message.frames))
+          for _, event in ipairs(engine.events(w)) do
+            if event.type == "REQUEST" then requests = requests + 1 end
+          end
+        end
+      end
+      assert.is_true(requests >= 4)
+      w:receive(engine.build_as(dialect, "broker_to_worker", {
+        type = "REQUEST", route = 1, seed = 2, method = "m", caller = "c", payload = "\x90", split = 1 }))
+      assert.equal("REQUEST", types(engine.events(w)))
+    end)
+  end
 end)

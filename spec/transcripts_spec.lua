@@ -67,7 +67,7 @@ local function play(dialect, name)
       if not via then return false end
       local frames = { ... }
       if via == "back" and frames[3] == "\4" then return true end -- heartbeats have their own time
-      if via == "back" and frames[3] == "\2" then
+      if via == "back" and frames[3] == "\2" and #names > 0 then
         local recorded = names[#names] -- the request that was just made
         names[recorded] = { caller = frames[4], tag = frames[6] }
         frames[4], frames[6] = recorded.caller, recorded.tag
@@ -133,7 +133,34 @@ local function play(dialect, name)
   return ours, theirs
 end
 
+-- What was made by hand to be wrong, for the original's broker.
+local hostile = { "malformed-frontend", "malformed-requests", "worker-malformed", "zap-client-to-plain-broker" }
+
 for version, dialect in pairs(dialects) do
+  describe("the broker takes what killed or confused the original " .. version .. ":", function()
+    for _, name in ipairs(hostile) do
+      it(name .. ", and answers what is valid in between", function()
+        local recording = version .. "-" .. name
+        local ours = play(dialect, recording)
+        if name == "malformed-requests" then return end -- their worker dies of some, and another one answers
+        local answered = {}
+        for _, list in pairs(ours) do
+          for _, said in ipairs(list) do answered[said] = true end
+        end
+        for _, message in ipairs(vectors.read(recording)) do
+          if message.leg == "broker_to_client" and message.note:find "valid" and #message.frames > 4 then
+            local frames = table.move(message.frames, 1, #message.frames, 1, {})
+            frames[#frames] = without_traceback(frames[#frames])
+            -- a worker that their request had killed is alive here
+            if not frames[#frames]:find "ServiceUnAvailable" then
+              assert.is_true(answered[table.concat(frames, " | ")], message.note .. " " .. message.seq)
+            end
+          end
+        end
+      end)
+    end
+  end)
+
   describe("the broker in the place of the original " .. version, function()
     for _, name in ipairs(vectors.names(version)) do
       if not is_elsewhere(name) and deviations[name] ~= "recorder" then

@@ -73,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     gr_envelope envelope;
     int rc = gr_dialect_gh1.parse(msg, first, GR_CLIENT_TO_BROKER, NULL, &envelope);
     CHECK(rc == 0 || rc == GR_EINVAL);
-    CHECK(gr_wire_recognise(msg, first) == (rc == 0 ? &gr_dialect_gh1 : NULL));
+    CHECK(rc < 0 || gr_dialect_gh1.recognise(msg, first, GR_CLIENT_TO_BROKER));
     if (rc == 0) {
         check_within(msg, first, envelope.service);
         check_within(msg, first, envelope.method);

@@ -24,8 +24,10 @@ local prefixes = { gate01 = { front = "gc-", back = "gw-" } }
 
 function world:peer(via, dialect, id)
   self.serial = self.serial + 1
-  id = id or ((prefixes[dialect] or {})[via] or "") .. ("%032x"):format(self.serial):sub(dialect == "gate02" and 17 or 1)
-  local made = setmetatable({ world = self, via = via, dialect = dialect, id = id, box = {}, calls = 0, beats = 0 }, peer_mt)
+  local digits = ("%032x"):format(self.serial)
+  id = id or ((prefixes[dialect] or {})[via] or "") .. digits:sub(dialect == "gate02" and 17 or 1)
+  local made = { world = self, via = via, dialect = dialect, id = id, box = {}, calls = 0, beats = 0 }
+  setmetatable(made, peer_mt)
   self.peers[via .. " " .. id] = made
   return made
 end

@@ -136,7 +136,8 @@ describe("dialects over sockets", function()
     for _, dialect in ipairs { "gate01", "gate02" } do
       local worker = serve(dialect, plain)
       assert.equal(1, connect(dialect, plain).S.echo(1))
-      local _, err = connect(dialect, { zap_mechanism = "PLAIN", zap_credentials = { "me", "wrong" } }):try("S", "echo", 1)
+      local wrong = { zap_mechanism = "PLAIN", zap_credentials = { "me", "wrong" } }
+      local _, err = connect(dialect, wrong):try("S", "echo", 1)
       assert.equal("UNAUTHENTICATED", err.class)
       _, err = connect(dialect):try("S", "echo", 1)
       assert.equal("UNAUTHENTICATED", err.class)

@@ -42,6 +42,10 @@ expected["quickstart.lua"] = function(file)
     methods)
 end
 
+expected["python.lua"] = function(file)
+  assert.equal("gate01\t6\ngate02\t6\n", output_of(file))
+end
+
 expected["client.lua"] = function(file)
   local broker, service, front = start_kv()
   assert.equal([[

@@ -374,9 +374,9 @@ void gr_build_params(gr_builder *self, const gr_envelope *envelope, gr_slice pay
         return;
     size_t split = envelope->split < payload.len ? envelope->split : payload.len;
     gr_slice args = gr_slice_of(payload.data, split);
-    gr_slice kwargs = gr_slice_of(payload.data + split, payload.len - split);
-    if (kwargs.len == 0)
-        kwargs = gr_slice_of(no_kwargs, 1);
+    gr_slice kwargs = gr_slice_of(no_kwargs, 1);
+    if (payload.len > split)
+        kwargs = gr_slice_of(payload.data + split, payload.len - split);
     if (!gr_mp_is_utf8(envelope->method.data, envelope->method.len) || !is_array(args) ||
         gr_mp_check(args, keys) < 0 || gr_mp_check(kwargs, keys) < 0 ||
         !are_keywords(kwargs, always)) {
