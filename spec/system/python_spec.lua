@@ -302,9 +302,8 @@ describe("Python peers #system", function()
     assert.equal(1, c:call("S", "echo", { 1 }).result)
     local function hex(text) return (text:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end)) end
     local frames = {}
-    for i, each in ipairs { "", "MDPW01", "\3", "gw-w", "gc-c", "", ("0"):rep(32), "\x82\xa6result\1\xa9exception\xc0" } do
-      frames[i] = hex(each)
-    end
+    local reply = { "", "MDPW01", "\3", "gw-w", "gc-c", "", ("0"):rep(32), "\x82\xa6result\1\xa9exception\xc0" }
+    for i, each in ipairs(reply) do frames[i] = hex(each) end
     worker:send { op = "raw", frames = frames }
     assert.is_truthy(c:await(function(line) return line.fault end, "a fault", true).fault:find "too many")
     assert.equal(3, (c.process:wait_exit()))

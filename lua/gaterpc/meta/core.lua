@@ -87,7 +87,8 @@ function terminal:close() end
 ---@class gaterpc.core.client
 local client = {}
 
----@param options table  address, heartbeat_ms, liveness, connect_timeout_ms, max_calls, reconnect_ms,
+---@param options table  address, heartbeat_ms, liveness, dialect, mechanism, user, password,
+---connect_timeout_ms, max_calls, reconnect_ms,
 ---reconnect_max_ms
 ---@param owner table
 ---@return gaterpc.core.client? client
@@ -142,7 +143,8 @@ function items:close() end
 ---@class gaterpc.core.worker
 local worker = {}
 
----@param options table  address, service, about (packed), credit, heartbeat_ms, liveness, idle_ms, reconnect_ms,
+---@param options table  address, service, method, about (packed), credit, heartbeat_ms, liveness, dialect,
+---mechanism, user, password, idle_ms, reconnect_ms,
 ---reconnect_max_ms
 ---@param owner table
 ---@return gaterpc.core.worker? worker
@@ -209,7 +211,8 @@ function worker:close() end
 ---@class gaterpc.core.majordomo
 local majordomo = {}
 
----@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms
+---@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms,
+---call_ms, gate01_ms, gate02_ms, mdp_ms
 ---@param owner table
 ---@return gaterpc.core.majordomo? majordomo
 ---@return string? code
@@ -222,6 +225,14 @@ function core.majordomo(options, owner) end
 ---@return string? code
 ---@return string? text
 function majordomo:bind(side, address) end
+
+---Peers of the older dialects need PLAIN credentials from now on; before the start.
+---@param name string
+---@param password string
+---@return true? added
+---@return string? code
+---@return string? text
+function majordomo:add_user(name, password) end
 
 ---@return true? started
 ---@return string? code
