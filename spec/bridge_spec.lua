@@ -230,6 +230,30 @@ describe("bridge", function()
     assert.equal(0, world:stats().calls)
   end)
 
+  it("holds no more for all clients together than for all that wait", function()
+    world = mixed.world { queue_bytes = 1000 }
+    local c, failed = world:client "gh1", 0
+    for i = 1, 5 do
+      local w = world:worker("gate02", "S" .. i)
+      c:request { service = "S" .. i, credit = 1, window = 100 }
+      local request = w:hear "REQUEST"
+      for _ = 1, 5 do w:answer(request, "ITEM", ("x"):rep(90)) end
+    end
+    while true do
+      local heard = c:hear()
+      if not heard then break end
+      if heard.type == "ERROR" then failed = failed + 1 end
+    end
+    assert.equal(3, failed) -- two streams, and the first items of all, are within it
+    world.broker:receive("front", c.id, engine.build { type = "BYE" })
+    local w, d = world:worker("gate02", "S"), world:client "gh1"
+    d:request { credit = 1, window = 100 } -- what the other one held has been given back
+    local request = w:hear "REQUEST"
+    for _ = 1, 5 do w:answer(request, "ITEM", ("x"):rep(90)) end
+    d:hear "ITEM"
+    assert.is_nil(d:hear())
+  end)
+
   it("gives credit in the name of a client that knows none, and none while it does not read", function()
     local w, c = world:worker("gh1", "S"), world:client "gate02"
     w:hear "READY"

@@ -165,20 +165,22 @@ describe("Python peers #system", function()
         registered(1)
       end)
 
-      it("a " .. dialect .. " worker lives for many heartbeats, and is missed when it stops them", function()
+      it("a " .. dialect .. " worker lives for many heartbeats, and is missed when it stops them [limit 30]", function()
+        local beat = 0.2 * process.SLOW
         local its_back, its_front = process.ipc "its-back", process.ipc "its-front"
         local host = process.host([[
           local gaterpc = require "gaterpc"
-          gaterpc.Settings.setup { GATE01_HEARTBEAT = 0.2, GATE02_HEARTBEAT = 0.2, HEARTBEAT = 0.2 }
-          local broker = gaterpc.Majordomo { backend = ... }
-          broker:bind(select(2, ...))
+          local back, front, beat = ...
+          gaterpc.Settings.setup { GATE01_HEARTBEAT = tonumber(beat), GATE02_HEARTBEAT = tonumber(beat) }
+          local broker = gaterpc.Majordomo { backend = back }
+          broker:bind(front)
           broker:run()
-        ]], { args = { its_back, its_front } })
-        local worker = keep(peers.worker { dialect = dialect, connect = its_back, heartbeat = 200 })
+        ]], { args = { its_back, its_front, tostring(beat) } })
+        local worker = keep(peers.worker { dialect = dialect, connect = its_back, heartbeat = beat * 1000 // 1 | 0 })
         local c = keep(gaterpc.Client { broker = its_front })
         process.eventually(function() return c:try("S", "echo", 1) == 1 end, "the worker")
         for i = 1, 15 do
-          task.sleep(0.1) -- three times its patience
+          task.sleep(beat / 2) -- twice its patience in all
           assert.equal(i, c.S.echo(i))
         end
         worker:send { op = "stop_heartbeat" }

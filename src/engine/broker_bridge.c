@@ -44,11 +44,12 @@ int gr_bridge_open(struct call *at, const gr_envelope *request)
     return 0;
 }
 
-void gr_bridge_close(struct call *at)
+void gr_bridge_close(gr_broker *self, struct call *at)
 {
     struct bridge *bridge = at->bridge;
     if (bridge == NULL)
         return;
+    self->held_bytes -= bridge->held.len - bridge->held_at;
     gr_buf_clear(&bridge->names);
     gr_buf_clear(&bridge->told);
     gr_buf_clear(&bridge->held);
@@ -164,6 +165,7 @@ static void send_held(gr_broker *self, struct call *at, int64_t now_ms)
         bridge->granted -= count;
         bridge->window -= (int64_t)bytes;
         bridge->held_at += bytes;
+        self->held_bytes -= bytes;
         at->active_ms = now_ms;
     }
     if (bridge->held_at < bridge->held.len)
@@ -181,9 +183,13 @@ static int hold(gr_broker *self, struct bridge *bridge, gr_slice item)
         memmove(bridge->held.data, bridge->held.data + bridge->held_at, bridge->held.len);
         bridge->held_at = 0;
     }
-    if (bridge->held.len - bridge->held_at + item.len > self->options.backlog_bytes)
+    if (bridge->held.len - bridge->held_at + item.len > self->options.backlog_bytes ||
+        self->held_bytes + item.len > self->options.queue_bytes)
         return GR_EEXHAUSTED;
-    return gr_buf_append(&bridge->held, item.data, item.len);
+    int rc = gr_buf_append(&bridge->held, item.data, item.len);
+    if (rc == 0)
+        self->held_bytes += item.len;
+    return rc;
 }
 
 static void end_of_worker(gr_broker *self, struct call *at, const gr_envelope *answer,

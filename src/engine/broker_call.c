@@ -126,7 +126,7 @@ void gr_broker_end_call(gr_broker *self, struct call *at, int64_t now_ms)
     else if (at->request != NULL && service != NULL)
         leave_queue(self, at);
     gr_msg_destroy(&at->request);
-    gr_bridge_close(at);
+    gr_bridge_close(self, at);
     gr_heap_remove(&self->call_heap, &at->due);
     give_slot(&self->slots, at);
     HASH_DEL(self->calls, at);
@@ -153,7 +153,7 @@ void gr_broker_free_calls(gr_broker *self)
     HASH_ITER (hh, self->calls, at, next) {
         HASH_DEL(self->calls, at);
         gr_msg_destroy(&at->request);
-        gr_bridge_close(at);
+        gr_bridge_close(self, at);
         free(at);
     }
     while ((at = self->free_calls) != NULL) {

@@ -153,6 +153,7 @@ struct gr_broker {
     struct service *services;
     uint32_t service_serial;
     size_t waiting_bytes;
+    size_t held_bytes; /* of items that wait for credit, see struct bridge */
     uint32_t waiting;
     uint32_t workers;
     struct outs outs;
@@ -230,7 +231,7 @@ uint64_t gr_broker_route_of(const struct call *at);
 
 /* Remembers how the client names its call. Returns 0 or GR_ENOMEM. */
 int gr_bridge_open(struct call *at, const gr_envelope *request);
-void gr_bridge_close(struct call *at);
+void gr_bridge_close(gr_broker *self, struct call *at);
 
 /* What answers to this call repeat. */
 gr_envelope gr_bridge_about(const struct call *at);
