@@ -16,7 +16,14 @@ local M = {}
 ---@field credit? integer    calls at once; default Settings.WORKER_CREDIT
 ---@field heartbeat? number  default Settings.HEARTBEAT
 ---@field liveness? integer  default Settings.LIVENESS
-local known = { broker = "string", credit = "integer", heartbeat = "number", liveness = "integer" }
+---@field reconnect? number  default Settings.RECONNECT
+---@field reconnect_max? number  default Settings.RECONNECT_MAX
+---@field stream_idle? number    default Settings.STREAM_IDLE
+---@field traceback? boolean     default Settings.REMOTE_TRACEBACK
+local known = {
+  broker = "string", credit = "integer", heartbeat = "number", liveness = "integer", reconnect = "number",
+  reconnect_max = "number", stream_idle = "number", traceback = "boolean",
+}
 
 ---@class gaterpc.Worker
 ---@field service string  name of its service
@@ -55,7 +62,7 @@ end
 local function fail(self, job, err, trace)
   local code, class, message = errors.describe(err)
   core.log(30, "gaterpc.worker", ("%s.%s failed: %s"):format(self.service, job.method, trace or message))
-  self.core:fail(job.route, code, class, message, settings.REMOTE_TRACEBACK and trace or "")
+  self.core:fail(job.route, code, class, message, self.traceback and trace or "")
 end
 
 -- An error object that came from a call to somebody else keeps that one's traceback in front.
@@ -205,12 +212,14 @@ function M.register(fields, given)
   engine, code, text = core.worker({
     address = given.address, service = self.service, about = about, credit = given.credit,
     heartbeat_ms = math.ceil(given.heartbeat * 1000), liveness = given.liveness,
-    idle_ms = math.ceil(settings.STREAM_IDLE * 1000),
-    reconnect_ms = math.ceil(settings.RECONNECT * 1000),
-    reconnect_max_ms = math.ceil(settings.RECONNECT_MAX * 1000),
+    idle_ms = math.ceil(given.stream_idle * 1000),
+    reconnect_ms = math.ceil(given.reconnect * 1000),
+    reconnect_max_ms = math.ceil(given.reconnect_max * 1000),
+    hwm = settings.ZMQ_HWM,
+    ipv6 = settings.ZMQ_IPV6 and 1 or 0,
   }, self)
   if not engine then return nil, errors.new(code, text) end
-  self.core, self.address = engine, given.address
+  self.core, self.address, self.traceback = engine, given.address, given.traceback
   core.busy_limit(math.ceil(settings.BUSY_LIMIT * 1000))
   serving[self] = true
   return self
@@ -291,7 +300,7 @@ end
 function M.new(class, service, given)
   given = options.check("create_worker", given, known, 4)
   settings.freeze("Worker")
-  local function pick(name, setting) return settings.pick(setting, given[name]) end
+  local function pick(name, setting) return settings.pick(setting, given[name], name) end
   local methods = interface.methods(class)
   local self = setmetatable({ service = service.name }, class)
   self[STATE] = {
@@ -301,6 +310,8 @@ function M.new(class, service, given)
     options = {
       address = pick("broker", "BACKEND"), credit = pick("credit", "WORKER_CREDIT"),
       heartbeat = pick("heartbeat", "HEARTBEAT"), liveness = pick("liveness", "LIVENESS"),
+      reconnect = pick("reconnect", "RECONNECT"), reconnect_max = pick("reconnect_max", "RECONNECT_MAX"),
+      stream_idle = pick("stream_idle", "STREAM_IDLE"), traceback = pick("traceback", "REMOTE_TRACEBACK"),
     },
   }
   if self.init then self:init() end

@@ -19,8 +19,8 @@ typedef struct gr_bind_options {
     gr_sock_options sock;
 } gr_bind_options;
 
-/* Reads address, heartbeat_ms, liveness, reconnect_ms and reconnect_max_ms from the table at
- * index 1. Raises when one is of the wrong type. */
+/* Reads address, heartbeat_ms, liveness, reconnect_ms, reconnect_max_ms, hwm and ipv6 from the
+ * table at index 1. Raises when one is of the wrong type. */
 void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out);
 
 /* Joins an engine to its endpoint. Returns as gr_endpoint_new(). */

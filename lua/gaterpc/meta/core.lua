@@ -88,7 +88,7 @@ function terminal:close() end
 local client = {}
 
 ---@param options table  address, heartbeat_ms, liveness, connect_timeout_ms, max_calls, reconnect_ms,
----reconnect_max_ms
+---reconnect_max_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.client? client
 ---@return string? code
@@ -143,7 +143,7 @@ function items:close() end
 local worker = {}
 
 ---@param options table  address, service, about (packed), credit, heartbeat_ms, liveness, idle_ms, reconnect_ms,
----reconnect_max_ms
+---reconnect_max_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.worker? worker
 ---@return string? code
@@ -209,7 +209,8 @@ function worker:close() end
 ---@class gaterpc.core.majordomo
 local majordomo = {}
 
----@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms
+---@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms,
+---hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.majordomo? majordomo
 ---@return string? code
