@@ -192,11 +192,14 @@ describe("settings of a host", function()
       Client = "local c = gaterpc.Client {}", Majordomo = "local b = gaterpc.Majordomo {}",
       Worker = "local w = gaterpc.Service { name = 'S' }:create_worker(gaterpc.Worker)",
     } do
-      local host = process.host(("local gaterpc = require 'gaterpc'\n%s\nlocal S = gaterpc.Settings\n%s"):format(script, [[
+      local head = "local gaterpc = require 'gaterpc'\n" .. script
+      local host = process.host(head .. [[
+
+        local S = gaterpc.Settings
         print(pcall(function() S.HEARTBEAT = 1 end))
         print(pcall(function() S.setup { BUSY_LIMIT = 1 } end))
         print(pcall(function() S.USER_SETTINGS = "/nowhere" end))
-        print(S.HEARTBEAT)]]), { name = what })
+        print(S.HEARTBEAT)]], { name = what })
       assert.equal(0, host:wait_exit(), host.err)
       has(host.out, ("a %s exists already (made at "):format(what), ".lua:2)",
         "setting HEARTBEAT cannot be changed any more", "option 'heartbeat' of Client, Majordomo, create_worker",
