@@ -100,6 +100,9 @@ lint: ## luacheck, clang-format, and the warnings of gcc and clang as errors
 format: ## clang-format over all C files
 	clang-format -i $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
 
+docs: host ## make the tables of docs/settings.md, and the annotations of settings, anew
+	$(HOST) scripts/manual.lua --write
+
 bench: host ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROUNDS=3]
 	@mkdir -p build
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
@@ -116,4 +119,4 @@ clean: ## remove everything that was built
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
-.PHONY: all host check lint format bench install clean help fuzz
+.PHONY: all host check lint format docs bench install clean help fuzz

@@ -24,12 +24,13 @@ local M = {}
 ---@field liveness? integer    default Settings.LIVENESS
 ---@field queue? integer       requests that may wait for one service; default Settings.QUEUE_MAXSIZE
 ---@field queue_bytes? integer bytes of all that wait; default Settings.QUEUE_MAXBYTES
+---@field stream_idle? number  default Settings.STREAM_IDLE
 ---@field users? table<string, string>  passwords by user: peers of the older dialects then need PLAIN credentials
 ---inside their messages; default: nobody is asked
 ---@field gate_timeout? number    seconds; default Settings.GATE_TIMEOUT
 local known = {
   frontend = "string", backend = "string", heartbeat = "number", liveness = "integer", queue = "integer",
-  queue_bytes = "integer", users = "table", gate_timeout = "number",
+  queue_bytes = "integer", stream_idle = "number", users = "table", gate_timeout = "number",
 }
 
 ---@class gaterpc.Majordomo
@@ -76,7 +77,8 @@ local function start_handlers(self, state)
     described = interface.describe(state.methods, 1), start = start_handler, finish = finish_handler,
   }, {
     address = state.backend, credit = settings.WORKER_CREDIT, heartbeat = settings.HEARTBEAT,
-    liveness = settings.LIVENESS,
+    liveness = settings.LIVENESS, reconnect = settings.RECONNECT, reconnect_max = settings.RECONNECT_MAX,
+    stream_idle = state.stream_idle, traceback = settings.REMOTE_TRACEBACK,
   })
   if not state.handlers then error(err, 0) end
 end
@@ -98,13 +100,14 @@ end
 function Majordomo.new(class, given)
   given = options.check(class.class_name, given, known)
   settings.freeze("Majordomo")
-  local function pick(name, setting) return settings.pick(setting, given[name]) end
+  local function pick(name, setting) return settings.pick(setting, given[name], name) end
   local self = setmetatable({}, class)
   local state = {
     methods = interface.methods(class),
     frontends = {},
     wanted_frontend = given.frontend,
     backend = pick("backend", "BACKEND"),
+    stream_idle = pick("stream_idle", "STREAM_IDLE"),
     stopped = task.promise(),
   }
   self[STATE] = state
@@ -113,11 +116,13 @@ function Majordomo.new(class, given)
     liveness = pick("liveness", "LIVENESS"),
     queue_len = pick("queue", "QUEUE_MAXSIZE"),
     queue_bytes = pick("queue_bytes", "QUEUE_MAXBYTES"),
-    idle_ms = math.ceil(settings.STREAM_IDLE * 1100),
+    idle_ms = math.ceil(state.stream_idle * 1100),
     call_ms = math.ceil(pick("gate_timeout", "GATE_TIMEOUT") * 1000),
     gate01_ms = math.ceil(settings.GATE01_HEARTBEAT * 1000),
     gate02_ms = math.ceil(settings.GATE02_HEARTBEAT * 1000),
     mdp_ms = math.ceil(settings.MDP_HEARTBEAT * 1000),
+    hwm = settings.ZMQ_HWM,
+    ipv6 = settings.ZMQ_IPV6 and 1 or 0,
   }, self)
   if not engine then error(errors.new(code, text), 2) end
   state.core = engine

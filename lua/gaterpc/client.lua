@@ -23,6 +23,8 @@ local M = {}
 ---@field connect_timeout? number  default Settings.CONNECT_TIMEOUT
 ---@field heartbeat? number    default Settings.HEARTBEAT
 ---@field liveness? integer    default Settings.LIVENESS
+---@field reconnect? number    default Settings.RECONNECT
+---@field reconnect_max? number  default Settings.RECONNECT_MAX
 ---@field max_calls? integer   default Settings.CLIENT_MAX_CALLS
 ---@field window? integer      items of a stream that nobody has read; default Settings.STREAM_REPLY_MAXSIZE
 ---@field window_bytes? integer  their bytes; default Settings.STREAM_REPLY_MAXBYTES
@@ -31,8 +33,8 @@ local M = {}
 ---@field zap_credentials? string[]  { user, password } for PLAIN
 local known = {
   broker = "string", service = "string", timeout = "number", connect_timeout = "number", heartbeat = "number",
-  liveness = "integer", max_calls = "integer", window = "integer", window_bytes = "integer",
-  dialect = "string", zap_mechanism = "string", zap_credentials = "table",
+  liveness = "integer", max_calls = "integer", window = "integer", window_bytes = "integer", reconnect = "number",
+  reconnect_max = "number", dialect = "string", zap_mechanism = "string", zap_credentials = "table",
 }
 
 -- Kinds of events, as in src/engine/client.h.
@@ -310,7 +312,7 @@ end
 function M.new(given)
   given = options.check("Client", given, known)
   settings.freeze("Client")
-  local function pick(name, setting) return settings.pick(setting, given[name]) end
+  local function pick(name, setting) return settings.pick(setting, given[name], name) end
   local shared = setmetatable({
     address = pick("broker", "FRONTEND"),
     waiting = {},
@@ -326,8 +328,10 @@ function M.new(given)
     liveness = pick("liveness", "LIVENESS"),
     connect_timeout_ms = to_ms(pick("connect_timeout", "CONNECT_TIMEOUT")),
     max_calls = pick("max_calls", "CLIENT_MAX_CALLS"),
-    reconnect_ms = to_ms(settings.RECONNECT),
-    reconnect_max_ms = to_ms(settings.RECONNECT_MAX),
+    reconnect_ms = to_ms(pick("reconnect", "RECONNECT")),
+    reconnect_max_ms = to_ms(pick("reconnect_max", "RECONNECT_MAX")),
+    hwm = settings.ZMQ_HWM,
+    ipv6 = settings.ZMQ_IPV6 and 1 or 0,
   }), shared)
   if not engine then
     error(errors.new(code, ("Client: broker '%s': %s"):format(shared.address, text)), 2)

@@ -17,13 +17,18 @@ local M = {}
 ---@field credit? integer    calls at once; default Settings.WORKER_CREDIT
 ---@field heartbeat? number  default Settings.HEARTBEAT
 ---@field liveness? integer  default Settings.LIVENESS
+---@field reconnect? number  default Settings.RECONNECT
+---@field reconnect_max? number  default Settings.RECONNECT_MAX
+---@field stream_idle? number    default Settings.STREAM_IDLE
+---@field traceback? boolean     default Settings.REMOTE_TRACEBACK
 ---@field dialect? gaterpc.Dialect   what the broker speaks; default "gh1"
 ---@field method? string     with the dialect mdp: the one method that is served, as `service.method`, or as
 ---`service` when it is "call"
 ---@field zap_mechanism? "PLAIN"|"NULL"  sent inside every message, with the dialects gate01 and gate02
 ---@field zap_credentials? string[]  { user, password } for PLAIN
 local known = {
-  broker = "string", credit = "integer", heartbeat = "number", liveness = "integer", dialect = "string",
+  broker = "string", credit = "integer", heartbeat = "number", liveness = "integer", reconnect = "number",
+  reconnect_max = "number", stream_idle = "number", traceback = "boolean", dialect = "string",
   method = "string", zap_mechanism = "string", zap_credentials = "table",
 }
 
@@ -64,7 +69,7 @@ end
 local function fail(self, job, err, trace)
   local code, class, message = errors.describe(err)
   core.log(30, "gaterpc.worker", ("%s.%s failed: %s"):format(self.service, job.method, trace or message))
-  self.core:fail(job.route, code, class, message, settings.REMOTE_TRACEBACK and trace or "")
+  self.core:fail(job.route, code, class, message, self.traceback and trace or "")
 end
 
 -- An error object that came from a call to somebody else keeps that one's traceback in front.
@@ -215,12 +220,14 @@ function M.register(fields, given)
     address = given.address, service = self.service, about = about, credit = given.credit,
     heartbeat_ms = math.ceil(given.heartbeat * 1000), liveness = given.liveness, method = given.method,
     dialect = given.dialect, mechanism = given.mechanism, user = given.user, password = given.password,
-    idle_ms = math.ceil(settings.STREAM_IDLE * 1000),
-    reconnect_ms = math.ceil(settings.RECONNECT * 1000),
-    reconnect_max_ms = math.ceil(settings.RECONNECT_MAX * 1000),
+    idle_ms = math.ceil(given.stream_idle * 1000),
+    reconnect_ms = math.ceil(given.reconnect * 1000),
+    reconnect_max_ms = math.ceil(given.reconnect_max * 1000),
+    hwm = settings.ZMQ_HWM,
+    ipv6 = settings.ZMQ_IPV6 and 1 or 0,
   }, self)
   if not engine then return nil, errors.new(code, text) end
-  self.core, self.address = engine, given.address
+  self.core, self.address, self.traceback = engine, given.address, given.traceback
   core.busy_limit(math.ceil(settings.BUSY_LIMIT * 1000))
   serving[self] = true
   return self
@@ -311,7 +318,7 @@ end
 function M.new(class, service, given)
   given = options.check("create_worker", given, known, 4)
   settings.freeze("Worker")
-  local function pick(name, setting) return settings.pick(setting, given[name]) end
+  local function pick(name, setting) return settings.pick(setting, given[name], name) end
   local methods = interface.methods(class)
   check_method(given, methods)
   local self = setmetatable({ service = service.name }, class)
@@ -322,6 +329,8 @@ function M.new(class, service, given)
     options = dialect.apply("create_worker", given, {
       address = pick("broker", "BACKEND"), credit = pick("credit", "WORKER_CREDIT"),
       heartbeat = pick("heartbeat", dialect.heartbeat(given.dialect)), liveness = pick("liveness", "LIVENESS"),
+      reconnect = pick("reconnect", "RECONNECT"), reconnect_max = pick("reconnect_max", "RECONNECT_MAX"),
+      stream_idle = pick("stream_idle", "STREAM_IDLE"), traceback = pick("traceback", "REMOTE_TRACEBACK"),
       method = given.method,
     }),
   }

@@ -97,6 +97,27 @@ cancel	true
 ]], output_of(file))
 end
 
+expected["settings.lua"] = function(file)
+  assert.equal([[
+DEFAULT_SERVICE	Clock	settings_file.lua:8
+HEARTBEAT	0.25	settings.lua:8
+LIVENESS	5	settings.lua:8
+STREAM_IDLE	120.0	settings_file.lua:5
+WORKER_CREDIT	256	settings_file.lua:7
+QUEUE_MAXBYTES	67108864	settings_file.lua:6
+a call of the default service	number
+a Majordomo exists already
+]], output_of(file))
+end
+
+-- For any script.
+expected["settings_file.lua"] = function(file)
+  local host = process.command { "--settings", "examples/" .. file, "-e",
+    "print(require('gaterpc').Settings.HEARTBEAT)" }
+  assert.equal(0, host:wait_exit(), host.err)
+  assert.equal("0.5\n", host.out)
+end
+
 describe("the examples", function()
   after_each(process.finish)
 

@@ -22,7 +22,10 @@ describe("wrong use", function()
 
   -- What is wrong, the script's second line, and what must be said about it.
   local cases = {
-    { "a client's bad address", "gaterpc.Client { broker = 'nonsense' }", "INVALID_ARGUMENT", "'nonsense'" },
+    { "a client's bad address", "gaterpc.Client { broker = 'nonsense' }", ":2:", "option 'broker' must be an address",
+      "'nonsense'" },
+    { "an address that ZeroMQ refuses", "gaterpc.Client { broker = 'tcp://nonsense' }", "INVALID_ARGUMENT",
+      "'tcp://nonsense'" },
     { "a broker's bad address", "gaterpc.Majordomo {}:bind 'tcp://nonsense'", "cannot bind 'tcp://nonsense'" },
     { "a worker's bad address",
       "gaterpc.Service { name = 'S' }:create_worker(gaterpc.Worker, { broker = 'udp//x' }):run()", "'udp//x'" },

@@ -32,6 +32,8 @@ void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out)
         .liveness = (uint32_t)gr_bind_opt_integer(L, 1, "liveness", GR_PULSE_LIVENESS),
         .sock.reconnect_ms = (int)gr_bind_opt_integer(L, 1, "reconnect_ms", 0),
         .sock.reconnect_max_ms = (int)gr_bind_opt_integer(L, 1, "reconnect_max_ms", 0),
+        .sock.hwm = (int)gr_bind_opt_integer(L, 1, "hwm", 0),
+        .sock.ipv6 = gr_bind_opt_integer(L, 1, "ipv6", 0) != 0,
     };
     if (out->address == NULL)
         luaL_error(L, "option address is missing");

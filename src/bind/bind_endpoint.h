@@ -21,9 +21,9 @@ typedef struct gr_bind_options {
     gr_foreign_options foreign;
 } gr_bind_options;
 
-/* Reads address, heartbeat_ms, liveness, reconnect_ms, reconnect_max_ms, dialect, mechanism, user
- * and password from the table at index 1, which must live as long as the options. Raises when one
- * is of the wrong type. */
+/* Reads address, heartbeat_ms, liveness, reconnect_ms, reconnect_max_ms, hwm, ipv6, dialect,
+ * mechanism, user and password from the table at index 1, which must live as long as the options.
+ * Raises when one is of the wrong type. */
 void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out);
 
 /* Joins an engine to its endpoint. Returns as gr_endpoint_new(). */

@@ -83,6 +83,8 @@ f_majordomo(lua_State *L) /* core.majordomo(options, owner) -> majordomo | nil, 
     luaL_checktype(L, 1, LUA_TTABLE);
     gr_majordomo_options options = {
         .ctx = gr_state_of(L)->ctx,
+        .sock.hwm = (int)gr_bind_opt_integer(L, 1, "hwm", 0),
+        .sock.ipv6 = gr_bind_opt_integer(L, 1, "ipv6", 0) != 0,
         .broker =
             {
                 .instance = gr_bind_random(),

@@ -100,8 +100,8 @@ static bool get_name(const gr_envelope *request, gr_slice *out)
     if (array.as.count == 0) {
         if (payload.len <= request->split)
             return false;
-        reader = gr_mp_read(
-            gr_slice_of(payload.data + request->split, payload.len - request->split));
+        reader =
+            gr_mp_read(gr_slice_of(payload.data + request->split, payload.len - request->split));
         if (gr_mp_next(&reader, &map) < 0 || map.type != GR_MP_MAP || map.as.count != 1 ||
             gr_mp_next(&reader, &key) < 0 || key.type != GR_MP_STR ||
             !gr_slice_equal(key.as.bytes, gr_slice_str("service_name")))

@@ -34,8 +34,9 @@ static void set_options(gr_sock *self, enum gr_sock_type type, const gr_sock_opt
     int64_t max_message = options->max_message > 0 ? (int64_t)options->max_message : MAX_MESSAGE;
     zmq_setsockopt(self->zmq, ZMQ_MAXMSGSIZE, &max_message, sizeof(max_message));
     set_int(self, ZMQ_LINGER, LINGER_MS);
-    set_int(self, ZMQ_SNDHWM, HIGH_WATER);
-    set_int(self, ZMQ_RCVHWM, HIGH_WATER);
+    set_int(self, ZMQ_SNDHWM, options->hwm > 0 ? options->hwm : HIGH_WATER);
+    set_int(self, ZMQ_RCVHWM, options->hwm > 0 ? options->hwm : HIGH_WATER);
+    set_int(self, ZMQ_IPV6, options->ipv6);
     set_int(self, ZMQ_BACKLOG, BACKLOG);
     set_int(self, ZMQ_TCP_KEEPALIVE, 1); /* for peers that do not beat, and whose host has gone */
     set_int(self, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_S);

@@ -20,6 +20,8 @@ typedef struct gr_sock_options {
     int reconnect_ms;   /* first pause before a new connection; 0: 100 */
     int reconnect_max_ms; /* the pause doubles up to this; 0: 2000 */
     int handshake_ms;     /* a connection that is not through by then is closed; 0: 10000 */
+    int hwm;              /* messages that may wait for a connection, each way; 0: 8192 */
+    bool ipv6;            /* addresses may name IPv6 hosts */
 } gr_sock_options;
 
 enum gr_sock_event_type {

@@ -88,8 +88,7 @@ function terminal:close() end
 local client = {}
 
 ---@param options table  address, heartbeat_ms, liveness, dialect, mechanism, user, password,
----connect_timeout_ms, max_calls, reconnect_ms,
----reconnect_max_ms
+---connect_timeout_ms, max_calls, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.client? client
 ---@return string? code
@@ -144,8 +143,7 @@ function items:close() end
 local worker = {}
 
 ---@param options table  address, service, method, about (packed), credit, heartbeat_ms, liveness, dialect,
----mechanism, user, password, idle_ms, reconnect_ms,
----reconnect_max_ms
+---mechanism, user, password, idle_ms, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.worker? worker
 ---@return string? code
@@ -212,7 +210,7 @@ function worker:close() end
 local majordomo = {}
 
 ---@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms,
----call_ms, gate01_ms, gate02_ms, mdp_ms
+---call_ms, gate01_ms, gate02_ms, mdp_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.majordomo? majordomo
 ---@return string? code
