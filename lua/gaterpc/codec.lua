@@ -6,9 +6,9 @@
 ---  local dec = codec.decoder("gzip", { max_bytes = 64 << 20 })
 ---  for bytes in dec:chunks(receive) do file:write(bytes) end
 ---
----The work is done in libuv's pool while the calling coroutine waits; codecs of one's own, which are
----Lua, run here and let others run in between. An object does one operation at a time. To give up
----an operation (its task is cancelled) closes the object.
+---The work is done in libuv's pool, ahead of the coroutine that takes the results, but not far;
+---codecs of one's own, which are Lua, run here and let others run in between. One task at a time takes
+---from an object; when it is cancelled while it waits, the object is closed.
 ---@module "gaterpc.codec"
 
 local core = require "gaterpc.core"
@@ -25,7 +25,7 @@ local M = {
   MAX_LENGTH = 256 << 10,       -- default size of a decoder's steps
 }
 
-local STEP_BYTES = 256 << 10 -- an encoder's pieces come in lots of about so many bytes
+local QUEUED_BYTES = 256 << 10 -- of a list that is put in ahead of the work
 
 ---What is known of a codec.
 ---@class gaterpc.Codec
@@ -91,7 +91,7 @@ function M.register(given)
 end
 
 -------------------------------------------------------------------------------------------------
--- Operations
+-- Both directions
 -------------------------------------------------------------------------------------------------
 
 local function check_range(who, given, name, low, high, level)
@@ -107,112 +107,157 @@ local function find(who, name, level)
   return found
 end
 
--- Only from methods that users call, so level 3 is the user's line.
-local function check_ready(self)
-  task.check_wait(3)
-  if self.closed then error(("the %s is closed"):format(self.what), 3) end
-  if self.busy then error(("the %s has an operation under way"):format(self.what), 3) end
-end
-
-local function check_bytes(data, who)
-  if type(data) ~= "string" then error(("%s takes a string, got %s"):format(who, type(data)), 3) end
-end
-
--- The task that waits is cancelled.
-local function give_up(self)
-  self.waiting, self.busy = nil, false
-  self:close()
-end
-
--- A codec of one's own waits inside of its operation, so it is closed with the coroutine.
-local guard_mt = { __close = function(guard)
-  if guard.front.busy then give_up(guard.front) end
-end }
-
----The pool has done its work.
----@package
-local function on_work(self)
-  local job = self.waiting
-  self.waiting = nil
-  if job then task.wake(job) end
-end
-
-local function await(self, under_way)
-  if not under_way then return end
-  self.waiting = task.current()
-  task.wait(give_up, self)
-end
-
--- A failure stays.
-local function settle(self, result, more, text)
-  self.busy = false
-  if result == nil then
-    self.failure = errors.new(more, text)
-    self.core:close()
-    return nil, self.failure
-  end
-  self.more = more
-  return result, more
-end
-
--- One operation, or what is left of the last one: its result, and whether there is more of it.
-local function step(self, op, data)
-  if self.failure then return nil, self.failure end
-  local _ <close> = self.guard
-  self.busy = true
-  if op then
-    await(self, self.core:start(op, data, self.step_bytes))
-  else
-    await(self, self.core:go_on(self.step_bytes))
-  end
-  return settle(self, self.core:result())
-end
-
--- A function that gives one string after the other: of a string, or of a function that already does.
-local function reader(source, who)
-  if type(source) == "function" then
-    return function()
-      local data, err = source()
-      if data == nil and err ~= nil then error(err, 0) end
-      if data ~= nil and type(data) ~= "string" then
-        error(("%s: its source gave a %s in place of a string"):format(who, type(data)), 0)
-      end
-      return data
-    end
-  end
-  if type(source) ~= "string" then
-    error(("%s takes a string or a function that gives strings, got %s"):format(who, type(source)), 3)
-  end
-  return function()
-    local data = source
-    source = nil
-    return data
-  end
-end
-
-local function close(self)
-  self.closed = true
-  self.core:close()
-end
-
--- Of what has gone in (encoder) or come out (decoder) so far.
-local function digest(self)
-  if self.closed or self.failure then return nil end
-  if self.busy then error(("the %s has an operation under way"):format(self.what), 2) end
-  return self.core:digest()
-end
-
 -- The part that works: in C, or in Lua for a codec of one's own.
 local function open(self, make, make_own, info, given, level)
   if info.compressor then
-    self.core = make_own(info, given)
-    self.guard = setmetatable({ front = self }, guard_mt)
+    self.core = make_own(info, given, M.MAX_BYTES)
     return self
   end
   local made, code, text = make(info.name, given, self)
   if not made then error(errors.new(code, ("%s: %s"):format(info.name, text)), level + 1) end
   self.core = made
   return self
+end
+
+-- The checks of methods that users call: level 3 is their line.
+local function check_open(self)
+  if self.closed then error(("the %s is closed"):format(self.what), 3) end
+end
+
+local function check_ready(self)
+  task.check_wait(3)
+  if self.closed then error(("the %s is closed"):format(self.what), 3) end
+  if self.busy then error(("the %s has a taker already"):format(self.what), 3) end
+end
+
+local function check_bytes(data, who)
+  if type(data) ~= "string" then error(("%s takes a string, got %s"):format(who, type(data)), 3) end
+end
+
+local function check_drained(self)
+  if self.core:pending() then error(("the %s has more to give: take it first"):format(self.what), 3) end
+end
+
+-- Whoever waited is cancelled: nobody knows how far things have come.
+local function give_up(self)
+  self.waiting, self.busy = nil, false
+  self:close()
+end
+
+-- There may be something to take now.
+local function on_work(self)
+  local job = self.waiting
+  self.waiting = nil
+  if job then task.wake(job) end
+end
+
+local function await(self)
+  self.waiting = task.current()
+  task.wait(give_up, self)
+end
+
+-- A codec of one's own waits inside of take(), so it is closed with the coroutine.
+local guard_mt = { __close = function(guard)
+  if guard.front.busy then give_up(guard.front) end
+end }
+
+-- A failure stays.
+local function fail(self, code, text)
+  self.failure = errors.new(code, text)
+  self.core:close()
+  return nil, self.failure
+end
+
+local function put(self, op, data)
+  if self.failure then return nil, self.failure end
+  local done, code, text = self.core:put(op, data)
+  if not done then return fail(self, code, text) end
+  if self.waiting then on_work(self) end
+  return true
+end
+
+local function take_now(self)
+  local got, code, text = self.core:take()
+  while got == false do
+    await(self)
+    if self.closed then
+      self.failure = errors.new("CANCELLED", ("the %s was closed"):format(self.what))
+      return nil, self.failure
+    end
+    got, code, text = self.core:take()
+  end
+  self.busy = false
+  if code then return fail(self, code, text) end
+  return got
+end
+
+-- The next output: pieces or bytes; nil when everything that was put in is used and taken.
+local function take(self)
+  if self.failure then return nil, self.failure end
+  self.busy = true
+  local _ <close> = self.guard
+  return take_now(self)
+end
+
+-- Like take(), but waits for more to be put in, and gives nil only at the end.
+local function take_fed(self)
+  local got, err = take(self)
+  while not got and not err and not self.finished do
+    self.busy = true
+    await(self)
+    if self.closed then return nil, errors.new("CANCELLED", ("the %s was closed"):format(self.what)) end
+    got, err = take(self)
+  end
+  return got, err
+end
+
+-- A function that gives one string after the other, and whether it may wait.
+local function reader(source, who)
+  if type(source) == "string" then source = { source } end
+  if type(source) ~= "table" and type(source) ~= "function" then
+    error(("%s takes a string, a list of strings or a function that gives strings, got %s"):format(
+      who, type(source)), 3)
+  end
+  local at = 0
+  local function next_string()
+    at = at + 1
+    local data, err
+    if type(source) == "function" then data, err = source() else data = source[at] end
+    if data == nil and err ~= nil then error(err, 0) end
+    if data ~= nil and type(data) ~= "string" then
+      error(("%s: its source gave a %s in place of a string"):format(who, type(data)), 0)
+    end
+    return data
+  end
+  return next_string, type(source) == "function"
+end
+
+-- Puts in what the source gives: of a list ahead of the work; of a function, which may wait, only
+-- when everything before is out.
+local function pump(self, read, may_wait, finish)
+  while not self.finished and not self.failure do
+    if self.core:queued() >= QUEUED_BYTES or may_wait and self.core:pending() then return end
+    local data = read()
+    if data then put(self, "write", data) else finish(self) end
+  end
+end
+
+local function close(self)
+  self.closed = true
+  self.core:close()
+  if self.waiting then on_work(self) end
+end
+
+local function digest(self)
+  check_open(self)
+  if self.failure then return nil end
+  if self.core:pending() then error(("the %s has more to give: take it first"):format(self.what), 2) end
+  return self.core:digest()
+end
+
+local function queued(self)
+  if self.closed or self.failure then return 0 end
+  return self.core:queued()
 end
 
 -------------------------------------------------------------------------------------------------
@@ -231,7 +276,7 @@ local encoder_options = {
 
 ---@class gaterpc.Encoder
 ---@field package core gaterpc.core.coder
-local Encoder = { on_work = on_work, close = close }
+local Encoder = { on_work = on_work, close = close, queued = queued }
 local encoder_mt = { __name = "gaterpc.Encoder", __index = Encoder, __close = close }
 
 local function new_encoder(who, name, given, level)
@@ -243,7 +288,8 @@ local function new_encoder(who, name, given, level)
   if given.whole and not info.syncs then
     error(("%s: pieces of %s cannot be whole, it has no sync points"):format(who, name), level + 1)
   end
-  local self = setmetatable({ what = "encoder", step_bytes = STEP_BYTES }, encoder_mt)
+  local self = setmetatable({ what = "encoder", lot = {}, lot_at = 1 }, encoder_mt)
+  if info.compressor then self.guard = setmetatable({ front = self }, guard_mt) end
   return open(self, core.encoder, own.encoder, info, given, level + 1)
 end
 
@@ -256,21 +302,28 @@ function M.encoder(name, given)
   return made
 end
 
--- All pieces of an operation.
-local function all_pieces(self, op, data)
-  local list, more = step(self, op, data)
-  while list and more do
-    local rest
-    rest, more = step(self)
-    if not rest then return nil, more end
-    table.move(rest, 1, #rest, #list + 1, list)
-  end
-  return list, more or nil
+local function check_unfinished(self)
+  if self.finished and not self.failure then error("the encoder has finished", 3) end
 end
 
-local function check_encoder(self)
-  if self.finished and not self.failure then error("the encoder has finished", 3) end
-  if self.more then error("the encoder still has pieces to give: pieces() was left early", 3) end
+local function finish_encoder(self)
+  self.finished = true
+  return put(self, "finish", "")
+end
+
+-- All pieces of what was put in, those that were made before and not taken yet among them.
+local function all_pieces(self, op, data)
+  local list = table.move(self.lot, self.lot_at, #self.lot, 1, {})
+  self.lot, self.lot_at = {}, 1
+  local done, err = put(self, op, data)
+  while done do
+    local lot
+    lot, err = take(self)
+    if not lot then break end
+    table.move(lot, 1, #lot, #list + 1, list)
+  end
+  if err then return nil, err end
+  return list
 end
 
 ---Takes bytes. Gives the pieces that are complete; the last bytes stay for the next one.
@@ -280,7 +333,7 @@ end
 ---@return gaterpc.Error? err
 function Encoder:write(data)
   check_ready(self)
-  check_encoder(self)
+  check_unfinished(self)
   check_bytes(data, "write")
   return all_pieces(self, "write", data)
 end
@@ -292,7 +345,7 @@ end
 ---@return gaterpc.Error? err
 function Encoder:flush()
   check_ready(self)
-  check_encoder(self)
+  check_unfinished(self)
   return all_pieces(self, "sync", "")
 end
 
@@ -302,42 +355,71 @@ end
 ---@return gaterpc.Error? err
 function Encoder:finish()
   check_ready(self)
-  check_encoder(self)
+  check_unfinished(self)
   self.finished = true
   return all_pieces(self, "finish", "")
 end
 
----The pieces of everything that the source gives, and of the end of the stream: for piece in
----enc:pieces(source). Takes from the source only when the pieces of what it gave before are out.
----Raises when something fails.
+---Puts bytes in without waiting; take() gives the pieces, in this or another task. How much waits is
+---the caller's business: queued() tells.
+---@param data? string  nil ends the stream
+---@return true? done
+---@return gaterpc.Error? err
+function Encoder:feed(data)
+  check_open(self)
+  check_unfinished(self)
+  if data == nil then return finish_encoder(self) end
+  check_bytes(data, "feed")
+  return put(self, "write", data)
+end
+
+-- The next piece, one by one.
+local function next_piece(self, next_lot)
+  while not self.lot[self.lot_at] do
+    local lot, err = next_lot(self)
+    if not lot then return nil, err end
+    self.lot, self.lot_at = lot, 1
+  end
+  self.lot_at = self.lot_at + 1
+  return self.lot[self.lot_at - 1]
+end
+
+---Waits for the next piece of what was fed.
 ---@async
----@param source string|fun(): string?  a function gives one string after the other, and nil at the end
+---@return string? piece       nil without an error: the stream has ended
+---@return gaterpc.Error? err
+function Encoder:take()
+  check_ready(self)
+  return next_piece(self, take_fed)
+end
+
+---Bytes that were put in and wait for their turn, those that are gathered not counted.
+---@return integer
+Encoder.queued = queued
+
+---The pieces of everything that the source gives, and of the end of the stream: for piece in
+---enc:pieces(source). Raises when something fails.
+---@async
+---@param source string|string[]|fun(): string?  a function gives one string after the other, and nil at the
+---end; it is called only when everything before is out
 ---@return fun(): string?
 function Encoder:pieces(source)
   check_ready(self)
-  check_encoder(self)
-  local read = reader(source, "pieces")
-  local list, at = {}, 0
+  check_unfinished(self)
+  local read, may_wait = reader(source, "pieces")
   local function next_lot()
-    if self.more then return step(self) end
-    if self.finished then return nil end
-    local data = read()
-    if data then return step(self, "write", data) end
-    self.finished = true
-    return step(self, "finish", "")
+    repeat
+      pump(self, read, may_wait, finish_encoder)
+      local lot, err = take(self)
+      if lot or err then return lot, err end
+    until self.finished
+    return take(self)
   end
   return function()
-    at = at + 1
-    while not list[at] do
-      check_ready(self)
-      local lot, err = next_lot()
-      if not lot then
-        if err then error(err, 2) end
-        return nil
-      end
-      list, at = lot, 1
-    end
-    return list[at]
+    check_ready(self)
+    local piece, err = next_piece(self, next_lot)
+    if err then error(err, 2) end
+    return piece
   end
 end
 
@@ -369,8 +451,10 @@ local function new_decoder(who, name, given, level)
   check_range(who, given, "max_bytes", 1, 1 << 62, level + 1)
   check_range(who, given, "max_length", 1, 1 << 30, level + 1)
   check_range(who, given, "window_bytes", 1 << 10, 0xffffffff, level + 1)
-  local self = setmetatable({ what = "decoder", step_bytes = given.max_length or M.MAX_LENGTH }, decoder_mt)
-  return open(self, core.decoder, own.decoder, info, given, level + 1)
+  local whole = setmetatable({ max_length = given.max_length or M.MAX_LENGTH }, { __index = given })
+  local self = setmetatable({ what = "decoder" }, decoder_mt)
+  if info.compressor then self.guard = setmetatable({ front = self }, guard_mt) end
+  return open(self, core.decoder, own.decoder, info, whole, level + 1)
 end
 
 ---Makes a decoder.
@@ -383,7 +467,7 @@ function M.decoder(name, given)
 end
 
 ---Takes bytes, cut in any way, and gives at most `max_length` bytes of what they decode to. When the
----second result is true there is more of that, which write() without an argument gives.
+---second result is true there may be more of that, which write() without an argument gives.
 ---@async
 ---@param data? string
 ---@return string? bytes  perhaps none
@@ -393,53 +477,95 @@ function Decoder:write(data)
   check_ready(self)
   if data ~= nil then
     check_bytes(data, "write")
-    if self.more then error("the decoder still has bytes to give: write() without an argument gives them", 2) end
-    return step(self, "write", data)
+    if not self.failure then check_drained(self) end
+    put(self, "write", data)
   end
-  if self.failure then return nil, self.failure end
-  if not self.more then return "", false end
-  return step(self)
+  local bytes, err = take(self)
+  if err then return nil, err end
+  if not bytes then return "", false end
+  return bytes, self.core:pending()
+end
+
+-- Nothing follows, and everything is taken.
+local function finish_decoder(self)
+  local complete, code, text = self.core:finish()
+  if not complete then return fail(self, code, text) end
+  return true
 end
 
 ---Says that nothing follows.
 ---@return true? complete
 ---@return gaterpc.Error? err  DATA_LOSS: the stream has not come to its end
 function Decoder:finish()
+  check_open(self)
   if self.failure then return nil, self.failure end
-  check_ready(self)
-  if self.more then error("the decoder still has bytes to give: write() without an argument gives them", 2) end
-  return settle(self, self.core:finish())
+  check_drained(self)
+  return finish_decoder(self)
 end
+
+---Puts bytes in without waiting; take() gives what they decode to, in this or another task. How much
+---waits is the caller's business: queued() tells.
+---@param data? string  nil: nothing follows
+---@return true? done
+---@return gaterpc.Error? err
+function Decoder:feed(data)
+  check_open(self)
+  if self.finished then error("nothing can follow: feed() has said so", 2) end
+  if data == nil then
+    self.finished = true
+    if self.waiting then on_work(self) end
+    return true
+  end
+  check_bytes(data, "feed")
+  return put(self, "write", data)
+end
+
+---Waits for the next bytes of what was fed, at most `max_length`.
+---@async
+---@return string? bytes       nil without an error: the stream has come to its end, and nothing follows
+---@return gaterpc.Error? err  as of write() and finish()
+function Decoder:take()
+  check_ready(self)
+  local bytes, err = take_fed(self)
+  if bytes or err then return bytes, err end
+  bytes, err = finish_decoder(self)
+  return bytes and nil, err
+end
+
+---Bytes that were put in and wait for their turn.
+---@return integer
+Decoder.queued = queued
 
 ---The end of the stream has come, and its checksum was right.
 ---@return boolean
 function Decoder:is_ended()
-  return not (self.closed or self.failure or self.busy) and self.core:ended()
+  return not (self.closed or self.failure or self.core:pending()) and self.core:ended()
 end
 
----What the source decodes to, up to the end of the stream: for bytes in dec:chunks(source). Takes from
----the source only when everything it gave before is out. Raises when something fails, also when
----the source ends before the stream does.
+---What the source decodes to, up to the end of the stream: for bytes in dec:chunks(source). Raises when
+---something fails, also when the source ends before the stream does.
 ---@async
----@param source string|fun(): string?  a function gives one string after the other, and nil at the end
+---@param source string|string[]|fun(): string?  a function gives one string after the other, and nil at the
+---end; it is called only when everything before is out
 ---@return fun(): string?
 function Decoder:chunks(source)
   check_ready(self)
-  local read = reader(source, "chunks")
-  local finished = false
+  local read, may_wait = reader(source, "chunks")
+  local function stop() self.finished = true end
   local function next_bytes()
-    if self.more then return self:write() end
-    local data = read()
-    if data then return self:write(data) end
-    finished = true
-    return self:finish()
+    repeat
+      pump(self, read, may_wait, stop)
+      local bytes, err = take(self)
+      if bytes or err then return bytes, err end
+    until self.finished and not self.core:pending()
+    local _, err = finish_decoder(self)
+    return nil, err
   end
   return function()
-    while not finished do
-      local bytes, err = next_bytes()
-      if not bytes then error(err, 2) end
-      if not finished and bytes ~= "" then return bytes end
-    end
+    check_ready(self)
+    local bytes, err = next_bytes()
+    if err then error(err, 2) end
+    return bytes
   end
 end
 
@@ -461,12 +587,10 @@ Decoder.digest = digest
 function M.compress(name, data, given)
   check_bytes(data, "codec.compress")
   local enc <close> = new_encoder("codec.compress", name, given, 2)
-  local first, err = enc:write(data)
-  if not first then return nil, err end
-  local last
-  last, err = enc:finish()
-  if not last then return nil, err end
-  return table.concat(first) .. table.concat(last)
+  enc.finished = true
+  local list, err = all_pieces(enc, "finish", data)
+  if not list then return nil, err end
+  return table.concat(list)
 end
 
 ---Decompresses a string.
@@ -480,17 +604,14 @@ function M.decompress(name, data, given)
   check_bytes(data, "codec.decompress")
   local dec <close> = new_decoder("codec.decompress", name, given, 2)
   local list = {}
-  local bytes, more = dec:write(data)
-  while bytes do
+  dec:feed(data)
+  dec:feed(nil)
+  while true do
+    local bytes, err = dec:take()
+    if err then return nil, err end
+    if not bytes then return table.concat(list) end
     list[#list + 1] = bytes
-    if not more then
-      local complete, err = dec:finish()
-      if not complete then return nil, err end
-      return table.concat(list)
-    end
-    bytes, more = dec:write()
   end
-  return nil, more
 end
 
 ---16 bytes (XXH3, 128 bits, big-endian) that tell whether bytes have arrived as they were sent. Against

@@ -42,23 +42,42 @@ local function bytes_of(self, code, method, ...)
   return bytes
 end
 
--- Runs an operation; its outcome is for result(). Waits inside, so nothing is under way afterwards.
-local function run(self, operation)
-  local ok, err = pcall(operation, self)
-  self.err = not ok and err or nil
-  if not ok and not errors.is(err) then error(err, 0) end
-  return false
+-- Runs a part of the work, which may wait. Results as take() has them.
+local function run(self, work)
+  local ok, result = pcall(work, self)
+  if ok then return result end
+  if not errors.is(result) then error(result, 0) end
+  self.inputs, self.queued_bytes = {}, 0
+  return nil, result.code, result.message
 end
 
--- The first slice of a step comes at once, the others let everybody else run before.
-local function let_others_run(self)
-  if self.began then task.sleep(0) end
-  self.began = true
+-- The first slice comes at once, the others let everybody else run before.
+local function let_others_run(began)
+  if began then task.sleep(0) end
+  return true
 end
 
 local function common(info, given, make)
   return { name = info.name, make = make, level = given.level or info.level_default,
-    summed = given.digest and core.digest() or nil }
+    summed = given.digest and core.digest() or nil, inputs = {}, queued_bytes = 0 }
+end
+
+-- Inputs are { op, data, at }: what comes next of data is at `at`.
+local function put(self, op, data)
+  self.inputs[#self.inputs + 1] = { op = op, data = data, at = 1 }
+  self.queued_bytes = self.queued_bytes + #data
+  return true
+end
+
+local function next_slice(self, input)
+  local slice = input.data:sub(input.at, input.at + SLICE - 1)
+  input.at = input.at + #slice
+  self.queued_bytes = self.queued_bytes - #slice
+  return slice
+end
+
+local function queued(self)
+  return self.queued_bytes
 end
 
 local function add_digest(self, bytes)
@@ -77,72 +96,69 @@ end
 -- Encoders
 -------------------------------------------------------------------------------------------------
 
-local Encoder = { digest = digest, close = close }
+local Encoder = { put = put, queued = queued, digest = digest, close = close }
 Encoder.__index = Encoder
 
 ---@package
 function M.encoder(info, given)
   local self = common(info, given, info.compressor)
   self.piece_bytes = given.piece_bytes or 64 << 10
-  self.open, self.open_len, self.at = {}, 0, 1
+  self.open, self.open_len = {}, 0 -- what is not yet a piece
   return setmetatable(self, Encoder)
 end
 
--- Cuts what is there into pieces; with `all` the last one may be short.
-local function cut(self, all)
-  if self.open_len < self.piece_bytes and not all then return end
+local function add(self, bytes)
+  self.open[#self.open + 1] = bytes
+  self.open_len = self.open_len + #bytes
+end
+
+-- Moves what is there into pieces; with `all` the last one may be short.
+local function cut(self, pieces, all)
+  local least = all and 1 or self.piece_bytes
+  if self.open_len < least then return end
   local text, at = table.concat(self.open), 1
-  while #text - at + 1 >= (all and 1 or self.piece_bytes) do
-    self.list[#self.list + 1] = text:sub(at, at + self.piece_bytes - 1)
-    self.made = self.made + #self.list[#self.list]
+  while #text - at + 1 >= least do
+    pieces[#pieces + 1] = text:sub(at, at + self.piece_bytes - 1)
     at = at + self.piece_bytes
   end
   self.open, self.open_len = { text:sub(at) }, math.max(0, #text - at + 1)
 end
 
-local function put(self, bytes)
-  self.open[#self.open + 1] = bytes
-  self.open_len = self.open_len + #bytes
+local function encode_some(self, input, pieces)
+  if input.at <= #input.data then
+    local slice = next_slice(self, input)
+    add(self, bytes_of(self, "INTERNAL", "compress", slice))
+    add_digest(self, slice)
+  end
+  if input.at <= #input.data then return cut(self, pieces) end
+  table.remove(self.inputs, 1)
+  if input.op == "finish" then add(self, bytes_of(self, "INTERNAL", "flush")) end
+  cut(self, pieces, input.op ~= "write")
 end
 
 local function encode(self)
-  local made = object(self, { "compress", "flush" })
-  self.list, self.made, self.began = {}, 0, false
-  while self.at <= #self.data and self.made < self.max_len do
-    let_others_run(self)
-    local slice = self.data:sub(self.at, self.at + SLICE - 1)
-    put(self, bytes_of(self, "INTERNAL", "compress", slice))
-    add_digest(self, slice)
-    self.at = self.at + #slice
-    cut(self)
+  local pieces, began = {}, false
+  object(self, { "compress", "flush" })
+  while self.inputs[1] and #pieces == 0 do
+    began = let_others_run(began)
+    encode_some(self, self.inputs[1], pieces)
   end
-  self.rest = self.at <= #self.data
-  if self.rest or self.op == "write" then return end
-  if self.op == "finish" and made then put(self, bytes_of(self, "INTERNAL", "flush")) end
-  cut(self, true)
+  return #pieces > 0 and pieces or nil
 end
 
-function Encoder:start(op, data, max_len)
-  self.op, self.data, self.at, self.max_len = op, data, 1, max_len
+function Encoder:take()
   return run(self, encode)
 end
 
-function Encoder:go_on(max_len)
-  self.max_len = max_len
-  return run(self, encode)
-end
-
-function Encoder:result()
-  if self.err then return nil, self.err.code, self.err.message end
-  if not self.rest then self.data = "" end
-  return self.list, self.rest
+function Encoder:pending()
+  return self.inputs[1] ~= nil
 end
 
 -------------------------------------------------------------------------------------------------
 -- Decoders
 -------------------------------------------------------------------------------------------------
 
-local Decoder = { digest = digest, close = close }
+local Decoder = { put = put, queued = queued, digest = digest, close = close }
 Decoder.__index = Decoder
 
 ---@package
@@ -150,16 +166,8 @@ function M.decoder(info, given, max_bytes)
   local self = common(info, given, info.decompressor)
   self.level = nil
   self.max_bytes, self.total = given.max_bytes or max_bytes, 0
-  self.at, self.data = 1, ""
+  self.max_length = given.max_length
   return setmetatable(self, Decoder)
-end
-
--- At the end of the stream nothing may be left.
-local function check_end(self)
-  local unused = self.object.unused_data
-  if self.at <= #self.data or type(unused) == "string" and unused ~= "" then
-    fail(self, "INVALID_ARGUMENT", "there are bytes behind its end")
-  end
 end
 
 -- Whether the object has more for us that needs no input.
@@ -169,11 +177,7 @@ local function has_more(self, bytes, limit)
   return not needs_input
 end
 
-local function decode_slice(self)
-  local slice = self.more and "" or self.data:sub(self.at, self.at + SLICE - 1)
-  self.at = self.at + #slice
-  local limit = math.min(SLICE, self.max_len - self.made, self.max_bytes - self.total + 1)
-  local bytes = bytes_of(self, "DATA_LOSS", "decompress", slice, limit)
+local function check_length(self, bytes, limit)
   if #bytes > limit then
     fail(self, "INTERNAL", "decompress gave %d bytes where at most %d were asked for", #bytes, limit)
   end
@@ -181,42 +185,54 @@ local function decode_slice(self)
   if self.total > self.max_bytes then
     fail(self, "RESOURCE_EXHAUSTED", "it inflates to more than the %d bytes that are allowed", self.max_bytes)
   end
+end
+
+-- At the end of the stream nothing may be left.
+local function check_end(self)
   self.eof = self.object.eof == true
+  if not self.eof then return end
+  local unused = self.object.unused_data
+  if self.inputs[1] or type(unused) == "string" and unused ~= "" then
+    fail(self, "INVALID_ARGUMENT", "there are bytes behind its end")
+  end
+end
+
+local function decode_some(self)
+  local input, slice = self.inputs[1], ""
+  if not self.more then
+    slice = next_slice(self, input)
+    if input.at > #input.data then table.remove(self.inputs, 1) end
+  end
+  local limit = math.min(SLICE, self.max_length, self.max_bytes - self.total + 1)
+  local bytes = bytes_of(self, "DATA_LOSS", "decompress", slice, limit)
+  check_length(self, bytes, limit)
+  check_end(self)
   local more = not self.eof and has_more(self, bytes, limit)
   if more and self.more and bytes == "" then
     fail(self, "INTERNAL", "decompress gives nothing, but wants no input either")
   end
   self.more = more
-  self.made = self.made + #bytes
-  self.parts[#self.parts + 1] = bytes
   add_digest(self, bytes)
+  return bytes
 end
 
 local function decode(self)
+  local began = false
   object(self, { "decompress" })
-  self.parts, self.made, self.began = {}, 0, false
-  while not self.eof and (self.more or self.at <= #self.data) and self.made < self.max_len do
-    let_others_run(self)
-    decode_slice(self)
+  if self.eof and self.inputs[1] then fail(self, "INVALID_ARGUMENT", "there are bytes behind its end") end
+  while self.more or self.inputs[1] do
+    began = let_others_run(began)
+    local bytes = decode_some(self)
+    if bytes ~= "" then return bytes end
   end
-  if self.eof then check_end(self) end
 end
 
-function Decoder:start(_, data, max_len)
-  self.data, self.at, self.max_len = data, 1, max_len
+function Decoder:take()
   return run(self, decode)
 end
 
-function Decoder:go_on(max_len)
-  self.max_len = max_len
-  return run(self, decode)
-end
-
-function Decoder:result()
-  if self.err then return nil, self.err.code, self.err.message end
-  local more = not self.eof and (self.more or self.at <= #self.data)
-  if not more then self.data = "" end
-  return table.concat(self.parts), more or false
+function Decoder:pending()
+  return self.more or self.inputs[1] ~= nil
 end
 
 -- A codec that knows no end of its own ends where its bytes end.

@@ -291,7 +291,7 @@ static int check_magic(gr_decoder *self, gr_slice in)
         return 0;
     size_t len = least(magic.len - (size_t)self->taken, in.len);
     if (len > 0 && memcmp(magic.data + self->taken, in.data, len) != 0)
-        return fail(self, GR_EINVAL, "it does not begin like one");
+        return fail(self, GR_EINVAL, "the first bytes are not those of this format");
     return 0;
 }
 

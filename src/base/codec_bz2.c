@@ -85,7 +85,7 @@ static int decode(void *state, gr_slice *in, gr_room *out, bool *ended, const ch
     case BZ_MEM_ERROR:
         return GR_ENOMEM;
     case BZ_DATA_ERROR_MAGIC:
-        *why = "it does not begin like one";
+        *why = "the first bytes are not those of this format";
         return GR_EINVAL;
     default:
         *why = "a block or its checksum is wrong";

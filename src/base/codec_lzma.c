@@ -112,7 +112,7 @@ static int decode(void *state, gr_slice *in, gr_room *out, bool *ended, const ch
         *why = "its dictionary is larger than allowed";
         return GR_EEXHAUSTED;
     case LZMA_FORMAT_ERROR:
-        *why = "it does not begin like one";
+        *why = "the first bytes are not those of this format";
         return GR_EINVAL;
     case LZMA_OPTIONS_ERROR:
     case LZMA_UNSUPPORTED_CHECK:

@@ -1,7 +1,7 @@
 /* bind_codec.c - compression for Lua: core.encoder{...}, core.decoder{...}, core.digest().
  *
- * While an operation is under way the registry holds the box, and with it the input, because the
- * pool's thread reads the Lua string itself. */
+ * The pool's thread reads the Lua strings themselves: the box keeps them until they are used, and
+ * the registry keeps the box while the pool has it. */
 #include <time.h>
 
 #include "base/err.h"
@@ -12,13 +12,17 @@
 #define CODER  "gaterpc.core.coder"
 #define DIGEST "gaterpc.core.digest"
 
-enum { OWNER = 1, INPUT = 2 }; /* user values */
+enum {
+    INPUTS = 2,            /* the user value with the strings that are still to be read */
+    AHEAD_BYTES = 1 << 20, /* what may be ready before it is taken */
+};
 
 struct box {
     gr_coder *coder;
     gr_state *state;
     const gr_codec *codec;
-    int anchor; /* reference to the box itself while an operation is under way, else LUA_NOREF */
+    uint64_t kept, freed; /* strings that came and went */
+    int anchor;           /* the reference that keeps the box, or LUA_NOREF */
     bool encodes;
     bool closing;
 };
@@ -28,21 +32,66 @@ static struct box *check_box(lua_State *L)
     return luaL_checkudata(L, 1, CODER);
 }
 
-static struct box *check_idle(lua_State *L)
+static struct box *check_open(lua_State *L)
 {
     struct box *box = check_box(L);
     if (box->coder == NULL || box->closing)
         luaL_error(L, "it is closed");
-    if (gr_coder_is_busy(box->coder))
-        luaL_error(L, "an operation is under way");
     return box;
 }
 
-/* --- an operation has ended ----------------------------------------------------------------- */
-
-static void tell_owner(struct box *box)
+static struct box *check_settled(lua_State *L)
 {
+    struct box *box = check_open(L);
+    if (gr_coder_status(box->coder) == GR_MORE)
+        luaL_error(L, "there is more to take");
+    return box;
+}
+
+/* --- what the pool needs ---------------------------------------------------------------------- */
+
+/* Lets go of the strings that have been read. The box is at `index`. */
+static void free_inputs(lua_State *L, int index, struct box *box)
+{
+    uint64_t used = gr_coder_used(box->coder);
+    if (used == box->freed)
+        return;
+    lua_getiuservalue(L, index, INPUTS);
+    for (; box->freed < used; box->freed++) {
+        lua_pushnil(L);
+        lua_rawseti(L, -2, (lua_Integer)box->freed + 1);
+    }
+    lua_pop(L, 1);
+}
+
+/* When there is no memory for the reference, the box may be collected: then __gc waits. */
+static void anchor(lua_State *L, struct box *box)
+{
+    if (box->anchor != LUA_NOREF || !gr_coder_is_busy(box->coder))
+        return;
+    lua_pushvalue(L, 1);
+    box->anchor = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static void on_idle(void *arg)
+{
+    struct box *box = arg;
+    lua_State *L = box->state->L;
+    if (lua_checkstack(L, 4) && lua_rawgeti(L, LUA_REGISTRYINDEX, box->anchor) == LUA_TUSERDATA)
+        free_inputs(L, lua_gettop(L), box);
+    lua_pop(L, 1);
+    int reference = box->anchor;
+    box->anchor = LUA_NOREF;
+    if (box->closing)
+        gr_coder_destroy(&box->coder);
+    luaL_unref(L, LUA_REGISTRYINDEX, reference);
+}
+
+static void on_ready(void *arg)
+{
+    struct box *box = arg;
     gr_state *state = box->state;
+    gr_loop_enter(state->loop);
     if (!gr_state_push_dispatcher(state))
         return;
     lua_pushliteral(state->L, "work");
@@ -50,19 +99,6 @@ static void tell_owner(struct box *box)
         gr_state_call(state->L, 2, 0);
     else
         lua_pop(state->L, 2);
-}
-
-static void on_done(void *arg)
-{
-    struct box *box = arg;
-    int anchor = box->anchor;
-    gr_loop_enter(box->state->loop);
-    box->anchor = LUA_NOREF;
-    if (box->closing)
-        gr_coder_destroy(&box->coder);
-    else
-        tell_owner(box);
-    luaL_unref(box->state->L, LUA_REGISTRYINDEX, anchor);
 }
 
 /* --- making one ----------------------------------------------------------------------------- */
@@ -85,36 +121,35 @@ static bool opt_flag(lua_State *L, int index, const char *name)
 }
 
 /* (codec, options, owner): the box is pushed. */
-static struct box *push_box(lua_State *L, const gr_codec *codec)
+static struct box *push_box(lua_State *L, const gr_codec *codec, bool encodes)
 {
     struct box *box = lua_newuserdatauv(L, sizeof(*box), 2);
-    *box = (struct box){.state = gr_state_of(L), .codec = codec, .anchor = LUA_NOREF};
+    *box = (struct box){
+        .state = gr_state_of(L), .codec = codec, .encodes = encodes, .anchor = LUA_NOREF};
     luaL_setmetatable(L, CODER);
     gr_bind_remember(L, box, 3);
+    lua_newtable(L);
+    lua_setiuservalue(L, -2, INPUTS);
     return box;
 }
 
-static int open_box(lua_State *L, struct box *box, const gr_encoder_options *encoder,
-                    const gr_decoder_options *decoder)
+static int open_box(lua_State *L, struct box *box, gr_coder_options *options)
 {
-    box->encodes = encoder != NULL;
-    gr_coder_options options = {
-        .loop = gr_loop_uv(box->state->loop),
-        .encoder = encoder,
-        .decoder = decoder,
-        .done = on_done,
-        .arg = box,
-    };
-    int rc = gr_coder_new(&box->coder, &options);
+    options->loop = gr_loop_uv(box->state->loop);
+    options->ahead_bytes = AHEAD_BYTES;
+    options->ready = on_ready;
+    options->idle = on_idle;
+    options->arg = box;
+    int rc = gr_coder_new(&box->coder, options);
     return rc < 0 ? gr_bind_fail(L, rc, NULL) : 1;
 }
 
-static int
-f_encoder(lua_State *L) /* core.encoder(codec, options, owner) -> coder | nil, code, text */
+static int f_encoder(lua_State *L)
+/* core.encoder(codec, options, owner) -> coder | nil, code, text */
 {
     const gr_codec *codec = check_codec(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
-    gr_encoder_options options = {
+    gr_encoder_options encoder = {
         .codec = codec,
         .level = (int)gr_bind_opt_integer(L, 2, "level", codec->level_default),
         .piece_bytes = (uint32_t)gr_bind_opt_integer(L, 2, "piece_bytes", 0),
@@ -122,73 +157,35 @@ f_encoder(lua_State *L) /* core.encoder(codec, options, owner) -> coder | nil, c
         .digest = opt_flag(L, 2, "digest"),
         .mtime_s = (uint32_t)gr_bind_opt_integer(L, 2, "mtime", (lua_Integer)(uint32_t)time(NULL)),
     };
+    gr_coder_options options = {.encoder = &encoder};
     lua_settop(L, 3);
-    return open_box(L, push_box(L, codec), &options, NULL);
+    return open_box(L, push_box(L, codec, true), &options);
 }
 
-static int
-f_decoder(lua_State *L) /* core.decoder(codec, options, owner) -> coder | nil, code, text */
+static int f_decoder(lua_State *L)
+/* core.decoder(codec, options, owner) -> coder | nil, code, text */
 {
     const gr_codec *codec = check_codec(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_getfield(L, 2, "max_bytes");
     lua_Integer max_bytes = luaL_optinteger(L, -1, 0);
     luaL_argcheck(L, max_bytes >= 0, 2, "max_bytes is negative");
-    gr_decoder_options options = {
+    gr_decoder_options decoder = {
         .codec = codec,
         .max_bytes = (uint64_t)max_bytes,
         .window_bytes = (size_t)gr_bind_opt_integer(L, 2, "window_bytes", 0),
         .digest = opt_flag(L, 2, "digest"),
     };
+    gr_coder_options options = {
+        .decoder = &decoder,
+        .piece_bytes = (size_t)gr_bind_opt_integer(L, 2, "max_length", GR_PIECE_BYTES),
+    };
+    luaL_argcheck(L, options.piece_bytes > 0, 2, "max_length is 0");
     lua_settop(L, 3);
-    return open_box(L, push_box(L, codec), NULL, &options);
+    return open_box(L, push_box(L, codec, false), &options);
 }
 
-/* --- operations ----------------------------------------------------------------------------- */
-
-/* Keeps the box while the pool has its input. The reference is there before the operation is. */
-static int anchored(lua_State *L, struct box *box, bool under_way, int anchor)
-{
-    if (under_way)
-        box->anchor = anchor;
-    else
-        luaL_unref(L, LUA_REGISTRYINDEX, anchor);
-    lua_pushboolean(L, under_way);
-    return 1;
-}
-
-static int new_anchor(lua_State *L)
-{
-    lua_pushvalue(L, 1);
-    return luaL_ref(L, LUA_REGISTRYINDEX);
-}
-
-static int m_start(lua_State *L)
-/* coder:start("write" | "sync" | "finish", data, max_len) -> true: "work" follows; false: it is
- * done */
-{
-    static const char *const ops[] = {"write", "sync", "finish", NULL};
-    struct box *box = check_idle(L);
-    enum gr_op op = (enum gr_op)luaL_checkoption(L, 2, NULL, ops);
-    gr_slice in = gr_bind_check_slice(L, 3);
-    luaL_argcheck(L, box->encodes || op == GR_OP_WRITE, 2, "a decoder only writes");
-    size_t max_len = (size_t)luaL_checkinteger(L, 4);
-    luaL_argcheck(L, max_len > 0, 4, "must be positive");
-    int anchor = new_anchor(L);
-    lua_pushvalue(L, 3);
-    lua_setiuservalue(L, 1, INPUT);
-    return anchored(L, box, gr_coder_start(box->coder, op, in, max_len), anchor);
-}
-
-static int m_go_on(lua_State *L) /* coder:go_on(max_len): the rest of what has stopped early */
-{
-    struct box *box = check_idle(L);
-    size_t max_len = (size_t)luaL_checkinteger(L, 2);
-    luaL_argcheck(L, max_len > 0, 2, "must be positive");
-    luaL_argcheck(L, gr_coder_outcome(box->coder) == GR_MORE, 1, "there is no rest");
-    int anchor = new_anchor(L);
-    return anchored(L, box, gr_coder_go_on(box->coder, max_len), anchor);
-}
+/* --- in and out ------------------------------------------------------------------------------ */
 
 static int fail(lua_State *L, const struct box *box, int rc)
 {
@@ -197,52 +194,91 @@ static int fail(lua_State *L, const struct box *box, int rc)
     return gr_bind_fail(L, rc, lua_pushfstring(L, "%s: %s", box->codec->name, text));
 }
 
-/* Lets go of the input when there is no rest of it. */
-static int begin_result(lua_State *L, const struct box *box)
+static int m_put(lua_State *L)
+/* coder:put("write" | "sync" | "finish", data) -> true | nil, code, text; a decoder only writes */
 {
-    int rc = gr_coder_outcome(box->coder);
-    if (rc != GR_MORE) {
-        lua_pushnil(L);
-        lua_setiuservalue(L, 1, INPUT);
-    }
-    return rc;
-}
-
-static void push_pieces(lua_State *L, const gr_coder *coder)
-{
-    gr_slice piece;
-    lua_newtable(L);
-    for (size_t i = 0; gr_coder_piece(coder, i, &piece); i++) {
-        lua_pushlstring(L, (const char *)piece.data, piece.len);
-        lua_rawseti(L, -2, (lua_Integer)i + 1);
-    }
-}
-
-static void push_bytes(lua_State *L, const gr_coder *coder)
-{
-    gr_slice bytes = {0};
-    gr_coder_piece(coder, 0, &bytes);
-    lua_pushlstring(L, (const char *)bytes.data, bytes.len);
-}
-
-static int m_result(lua_State *L)
-/* coder:result() -> list of pieces (an encoder) or bytes (a decoder), more | nil, code, text */
-{
-    struct box *box = check_idle(L);
-    int rc = begin_result(L, box);
+    static const char *const ops[] = {"write", "sync", "finish", NULL};
+    struct box *box = check_open(L);
+    enum gr_op op = (enum gr_op)luaL_checkoption(L, 2, NULL, ops);
+    gr_slice in = gr_bind_check_slice(L, 3);
+    luaL_argcheck(L, box->encodes || op == GR_OP_WRITE, 2, "a decoder only writes");
+    bool kept;
+    lua_getiuservalue(L, 1, INPUTS);
+    lua_pushvalue(L, 3);
+    lua_rawseti(L, -2, (lua_Integer)box->kept + 1); /* before the pool has it */
+    int rc = gr_coder_put(box->coder, op, in, &kept);
+    if (kept)
+        box->kept++;
+    anchor(L, box);
     if (rc < 0)
         return fail(L, box, rc);
-    if (box->encodes)
-        push_pieces(L, box->coder);
-    else
-        push_bytes(L, box->coder);
-    lua_pushboolean(L, rc == GR_MORE);
-    return 2;
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+/* The pieces that are ready; not for ever, should the pool be faster than we are. */
+static int push_pieces(lua_State *L, struct box *box)
+{
+    gr_slice piece;
+    size_t len = 0;
+    lua_newtable(L);
+    for (lua_Integer i = 1; len < AHEAD_BYTES && gr_coder_peek(box->coder, &piece); i++) {
+        len += piece.len;
+        lua_pushlstring(L, (const char *)piece.data, piece.len);
+        lua_rawseti(L, -2, i);
+        gr_coder_pop(box->coder);
+    }
+    return 1;
+}
+
+static int push_bytes(lua_State *L, struct box *box, gr_slice bytes)
+{
+    lua_pushlstring(L, (const char *)bytes.data, bytes.len);
+    gr_coder_pop(box->coder);
+    return 1;
+}
+
+static int m_take(lua_State *L)
+/* coder:take() -> list of pieces (an encoder) or bytes (a decoder) | false: "work" follows | nil:
+ * everything is taken | nil, code, text */
+{
+    struct box *box = check_open(L);
+    gr_slice piece;
+    if (gr_coder_peek(box->coder, &piece)) {
+        int count = box->encodes ? push_pieces(L, box) : push_bytes(L, box, piece);
+        free_inputs(L, 1, box);
+        anchor(L, box);
+        return count;
+    }
+    int rc = gr_coder_status(box->coder);
+    if (rc < 0)
+        return fail(L, box, rc);
+    if (rc == GR_MORE) {
+        gr_coder_wait(box->coder);
+        lua_pushboolean(L, 0);
+    } else {
+        free_inputs(L, 1, box);
+        lua_pushnil(L);
+    }
+    return 1;
+}
+
+static int m_pending(lua_State *L) /* coder:pending() -> boolean: take() will not give nil */
+{
+    lua_pushboolean(L, gr_coder_status(check_open(L)->coder) != 0);
+    return 1;
+}
+
+static int
+m_queued(lua_State *L) /* coder:queued() -> bytes that were put in and are not used yet */
+{
+    lua_pushinteger(L, (lua_Integer)gr_coder_queued(check_open(L)->coder));
+    return 1;
 }
 
 static struct box *check_decoder(lua_State *L)
 {
-    struct box *box = check_idle(L);
+    struct box *box = check_settled(L);
     luaL_argcheck(L, !box->encodes, 1, "not a decoder");
     return box;
 }
@@ -273,15 +309,14 @@ static int push_digest(lua_State *L, const gr_digest *digest)
 
 static int m_digest(lua_State *L) /* coder:digest() -> 16 bytes | nil */
 {
-    const gr_digest *digest = gr_coder_digest(check_idle(L)->coder);
+    const gr_digest *digest = gr_coder_digest(check_settled(L)->coder);
     if (digest != NULL)
         return push_digest(L, digest);
     lua_pushnil(L);
     return 1;
 }
 
-/* Closing twice is fine: also __close. What is under way is given up, and freed when it has ended.
- */
+/* Closing twice is fine: also __close. What the pool has is given up, and freed when it lets go. */
 static int m_close(lua_State *L)
 {
     struct box *box = check_box(L);
@@ -294,7 +329,7 @@ static int m_close(lua_State *L)
     return 0;
 }
 
-/* An operation is under way only when the state is being closed: the box is anchored. */
+/* The pool has it only when the state is being closed, because it is anchored. */
 static int m_gc(lua_State *L)
 {
     gr_coder_destroy(&check_box(L)->coder);
@@ -370,8 +405,9 @@ void gr_bind_codec(lua_State *L)
         {"codecs", f_codecs},   {NULL, NULL},
     };
     static const luaL_Reg methods[] = {
-        {"start", m_start}, {"go_on", m_go_on},   {"result", m_result}, {"finish", m_finish},
-        {"ended", m_ended}, {"digest", m_digest}, {"close", m_close},   {NULL, NULL},
+        {"put", m_put},       {"take", m_take},     {"pending", m_pending},
+        {"queued", m_queued}, {"finish", m_finish}, {"ended", m_ended},
+        {"digest", m_digest}, {"close", m_close},   {NULL, NULL},
     };
     static const luaL_Reg digest_methods[] = {{"add", d_add}, {"value", d_value}, {NULL, NULL}};
     gr_bind_class(L, CODER, methods, m_close);

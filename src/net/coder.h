@@ -1,9 +1,12 @@
-/* coder.h - an encoder or decoder whose work is done in libuv's pool, while the loop goes on.
+/* coder.h - an encoder or decoder as a pipe, whose work is done in libuv's pool.
  *
- * One operation at a time. Long ones give the pool's thread back every 10 ms and queue up again,
- * so files and names of luv, which share the pool, do not have to wait for them. What is sooner
- * done than handed over is done at once, and small writes are gathered. Used on the loop's thread
- * only; its memory is touched by the pool between gr_coder_start() and `done`. */
+ * Input is put in at one end and pieces are taken at the other; in between a thread of the pool
+ * works ahead, until there is as much to take as the options allow. So the library is busy while
+ * the loop does other things, and waking threads up, which costs more than to compress 64 KiB
+ * fast, happens seldom. A thread is given back to the pool every 20 ms, because files and names of
+ * luv use it too. Little work is done at once instead, and small writes are gathered.
+ *
+ * Used on the loop's thread only. */
 #ifndef GR_CODER_H
 #define GR_CODER_H
 
@@ -17,47 +20,58 @@ typedef struct gr_coder_options {
     uv_loop_t *loop;
     const gr_encoder_options *encoder; /* one of these two */
     const gr_decoder_options *decoder;
-    void (*done)(void *arg); /* an operation has ended; on the loop's thread, from the loop */
+    size_t piece_bytes; /* of a decoder: the most that one piece of its output holds */
+    size_t ahead_bytes; /* what may wait to be taken; the last piece may go beyond */
+
+    /* All from the loop, on its thread. `ready`: what gr_coder_wait() has asked for is there.
+     * `idle`: the pool has let go of this coder, and of all input that is done. */
+    void (*ready)(void *arg);
+    void (*idle)(void *arg);
     void *arg;
 } gr_coder_options;
 
-/* Returns 0, or an error of gr_encoder_new() or gr_decoder_new(). */
+/* Returns 0, GR_EEXHAUSTED, or an error of gr_encoder_new() or gr_decoder_new(). */
 int gr_coder_new(gr_coder **out, const gr_coder_options *options);
 
-/* Ends it. When an operation is under way, this waits until the pool's thread has let go of the
- * input (one step of the library, some 100 ms at most), and `done` is not called. */
+/* Ends it. While the pool has it, this waits until a thread has let go of the input (one step of
+ * the library, some 100 ms at most). `ready` and `idle` are not called any more. */
 void gr_coder_destroy(gr_coder **self);
 
-/* Begins an operation on `in`, which must stay valid until the outcome is not GR_MORE. It stops
- * early when max_len bytes of output are there; an encoder then ends its piece first. A decoder
- * knows GR_OP_WRITE only. Returns true when it is under way and `done` will come, false when it has
- * ended already. Must not be called while one is under way. */
-bool gr_coder_start(gr_coder *self, enum gr_op op, gr_slice in, size_t max_len);
+/* Adds input; a decoder knows GR_OP_WRITE only. *kept tells whether the bytes are read later: then
+ * they must stay valid until gr_coder_used() counts them. Returns 0 or GR_ENOMEM. */
+int gr_coder_put(gr_coder *self, enum gr_op op, gr_slice in, bool *kept);
 
-/* The same for the rest of an operation that has stopped early. */
-bool gr_coder_go_on(gr_coder *self, size_t max_len);
+/* How many of the inputs that were kept are not needed any more, in their order. */
+uint64_t gr_coder_used(gr_coder *self);
 
+/* Bytes of input that wait. */
+size_t gr_coder_queued(gr_coder *self);
+
+/* The first piece that is ready; it stays until gr_coder_pop(). False when there is none. */
+bool gr_coder_peek(gr_coder *self, gr_slice *piece);
+void gr_coder_pop(gr_coder *self);
+
+/* 0 when all input is used and every piece taken; GR_MORE when something is ready or being made;
+ * or the error that ended it, once every piece before has been taken. */
+int gr_coder_status(gr_coder *self);
+
+/* Asks for `ready`: when a piece is there, or the status is not GR_MORE any more. Once. */
+void gr_coder_wait(gr_coder *self);
+
+/* The pool has it; `idle` will follow. */
 bool gr_coder_is_busy(const gr_coder *self);
 
-/* Makes an operation that is under way end soon, with GR_ECANCELLED. `done` comes all the same;
- * the coder is of no use afterwards. */
+/* Makes the pool let go of it soon; it is of no use afterwards. */
 void gr_coder_give_up(gr_coder *self);
-
-/* How the last operation has ended: 0, GR_MORE when it stopped early, or an error. */
-int gr_coder_outcome(const gr_coder *self);
 
 /* What was wrong, for people; NULL when the error's own text has to do. */
 const char *gr_coder_why(const gr_coder *self);
 
-/* What it has made: piece `index` of the last operation, from 0. Valid until the next one. False
- * when there are not so many. A decoder makes one. */
-bool gr_coder_piece(const gr_coder *self, size_t index, gr_slice *piece);
-
-/* Of a decoder, when no operation is under way: gr_decoder_finish(), gr_decoder_ended(). */
+/* Of a decoder whose status is not GR_MORE: gr_decoder_finish(), gr_decoder_ended(). */
 int gr_coder_finish(gr_coder *self);
 bool gr_coder_ended(const gr_coder *self);
 
-/* NULL when none was asked for. */
+/* NULL when none was asked for. Only when the status is not GR_MORE. */
 const gr_digest *gr_coder_digest(const gr_coder *self);
 
 #endif
