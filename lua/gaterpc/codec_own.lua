@@ -51,15 +51,16 @@ local function run(self, work)
   return nil, result.code, result.message
 end
 
--- The first slice comes at once, the others let everybody else run before.
-local function let_others_run(began)
-  if began then task.sleep(0) end
-  return true
+-- Others have their turn whenever a slice's worth of bytes went in or came out.
+local function let_others_run(self)
+  if self.worked < SLICE then return end
+  self.worked = 0
+  task.sleep(0)
 end
 
 local function common(info, given, make)
   return { name = info.name, make = make, level = given.level or info.level_default,
-    summed = given.digest and core.digest() or nil, inputs = {}, queued_bytes = 0 }
+    summed = given.digest and core.digest() or nil, inputs = {}, queued_bytes = 0, worked = 0 }
 end
 
 -- Inputs are { op, data, at }: what comes next of data is at `at`.
@@ -129,6 +130,7 @@ local function encode_some(self, input, pieces)
     local slice = next_slice(self, input)
     add(self, bytes_of(self, "INTERNAL", "compress", slice))
     add_digest(self, slice)
+    self.worked = self.worked + #slice
   end
   if input.at <= #input.data then return cut(self, pieces) end
   table.remove(self.inputs, 1)
@@ -137,10 +139,10 @@ local function encode_some(self, input, pieces)
 end
 
 local function encode(self)
-  local pieces, began = {}, false
+  local pieces = {}
   object(self, { "compress", "flush" })
   while self.inputs[1] and #pieces == 0 do
-    began = let_others_run(began)
+    let_others_run(self)
     encode_some(self, self.inputs[1], pieces)
   end
   return #pieces > 0 and pieces or nil
@@ -212,16 +214,16 @@ local function decode_some(self)
     fail(self, "INTERNAL", "decompress gives nothing, but wants no input either")
   end
   self.more = more
+  self.worked = self.worked + math.max(#slice, #bytes)
   add_digest(self, bytes)
   return bytes
 end
 
 local function decode(self)
-  local began = false
   object(self, { "decompress" })
   if self.eof and self.inputs[1] then fail(self, "INVALID_ARGUMENT", "there are bytes behind its end") end
   while self.more or self.inputs[1] do
-    began = let_others_run(began)
+    let_others_run(self)
     local bytes = decode_some(self)
     if bytes ~= "" then return bytes end
   end
