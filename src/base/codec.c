@@ -170,8 +170,7 @@ static int write_all(gr_encoder *self, gr_slice *in, gr_buf *piece)
         }
         gr_slice slice = gr_slice_of(in->data, least(in->len, most));
         int rc = encode(self, GR_OP_WRITE, &slice, piece);
-        in->len -= (size_t)(slice.data - in->data);
-        in->data = slice.data;
+        *in = gr_slice_skip(*in, (size_t)(slice.data - in->data));
         if (rc != 0)
             return rc;
     }
@@ -308,9 +307,9 @@ static int decode(gr_decoder *self, gr_slice *in, gr_buf *out, size_t max_len)
     gr_slice made = gr_slice_of(room.at, 0);
     const char *why = NULL;
     rc = self->codec->decode(self->state, &given, &room, &self->ended, &why);
-    self->taken += (size_t)(given.data - in->data);
-    in->len -= (size_t)(given.data - in->data);
-    in->data = given.data;
+    size_t taken = (size_t)(given.data - in->data);
+    *in = gr_slice_skip(*in, taken);
+    self->taken += taken;
     if (rc < 0)
         return fail(self, rc, why);
     made.len = (size_t)(room.at - made.data);

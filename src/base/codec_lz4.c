@@ -60,7 +60,7 @@ static int fill(struct packer *self, enum gr_op op, gr_slice *in)
     } else if (op == GR_OP_WRITE) {
         size_t len = in->len < STEP ? in->len : STEP;
         rc = LZ4F_compressUpdate(self->ctx, self->stage, self->cap, in->data, len, NULL);
-        *in = gr_slice_of(in->data + len, in->len - len);
+        *in = gr_slice_skip(*in, len);
     } else if (op == GR_OP_SYNC) {
         rc = LZ4F_flush(self->ctx, self->stage, self->cap, NULL);
     } else {
@@ -116,7 +116,7 @@ static int decode(void *state, gr_slice *in, gr_room *out, bool *ended, const ch
         *why = LZ4F_getErrorName(left);
         return strcmp(*why, "ERROR_allocation_failed") == 0 ? GR_ENOMEM : GR_EDATALOSS;
     }
-    *in = gr_slice_of(in->data + taken, in->len - taken);
+    *in = gr_slice_skip(*in, taken);
     *out = (gr_room){out->at + made, out->left - made};
     *ended = left == 0;
     return 0;

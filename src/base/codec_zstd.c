@@ -31,7 +31,7 @@ static int encode(void *state, enum gr_op op, gr_slice *in, gr_room *out)
     size_t left = ZSTD_compressStream2(state, &to, &from, directives[op]);
     if (ZSTD_isError(left))
         return ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation ? GR_ENOMEM : GR_EINTERNAL;
-    *in = gr_slice_of(in->data + from.pos, in->len - from.pos);
+    *in = gr_slice_skip(*in, from.pos);
     *out = (gr_room){out->at + to.pos, out->left - to.pos};
     return (op == GR_OP_WRITE ? in->len : left) > 0 ? GR_MORE : 0;
 }
@@ -89,7 +89,7 @@ static int decode(void *state, gr_slice *in, gr_room *out, bool *ended, const ch
         *why = ZSTD_getErrorName(left);
         return err_of(left);
     }
-    *in = gr_slice_of(in->data + from.pos, in->len - from.pos);
+    *in = gr_slice_skip(*in, from.pos);
     *out = (gr_room){out->at + to.pos, out->left - to.pos};
     *ended = left == 0;
     return 0;

@@ -199,19 +199,13 @@ struct outcome {
     bool done;     /* with this input */
 };
 
-static void advance(struct input *input, gr_slice slice)
-{
-    size_t len = (size_t)(slice.data - input->rest.data);
-    input->rest = gr_slice_of(slice.data, input->rest.len - len);
-}
-
 static struct outcome encode_step(gr_coder *self, struct input *input)
 {
     gr_buf *piece = &self->open->buf;
     gr_slice slice = gr_slice_of(input->rest.data, least(input->rest.len, STEP_IN));
     enum gr_op op = input->rest.len > STEP_IN ? GR_OP_WRITE : input->op;
     int rc = gr_encoder_step(self->encoder, op, &slice, piece);
-    advance(input, slice);
+    input->rest = gr_slice_skip(input->rest, (size_t)(slice.data - input->rest.data));
     return (struct outcome){
         .rc = rc,
         .complete = rc == GR_MORE || (rc == 0 && op != GR_OP_WRITE && piece->len > 0),
@@ -225,7 +219,7 @@ static struct outcome decode_step(gr_coder *self, struct input *input)
     gr_slice slice = gr_slice_of(input->rest.data, least(input->rest.len, STEP_IN));
     size_t most = least(self->piece_bytes, piece->len + STEP_OUT);
     int rc = gr_decoder_step(self->decoder, &slice, piece, most);
-    advance(input, slice);
+    input->rest = gr_slice_skip(input->rest, (size_t)(slice.data - input->rest.data));
     return (struct outcome){
         .rc = rc,
         .complete = piece->len >= self->piece_bytes,
@@ -330,7 +324,8 @@ static bool is_small(const gr_coder *self)
 {
     if (self->decoder != NULL)
         return self->queued <= self->codec->decode_small;
-    return self->cheap && self->queued + gr_encoder_held(self->encoder) <= self->codec->encode_small;
+    return self->cheap &&
+           self->queued + gr_encoder_held(self->encoder) <= self->codec->encode_small;
 }
 
 /* Hands over what can be done, the little that is sooner done than handed over excepted. */
