@@ -6,12 +6,12 @@ comma   := ,
 BUILD   := build$(addprefix -,$(subst $(comma),-,$(SANITIZE)))
 HOST    := $(BUILD)/gaterpc-host
 
-pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit
+pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit zlib libzstd liblz4 liblzma libxxhash
 cflags  := -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes \
            -Wmissing-prototypes -fno-strict-aliasing -Isrc -MMD -MP \
            -isystem /usr/include/lua5.4 $(filter-out -I/usr/include/lua5.4,$(shell pkg-config --cflags $(pkgs)))
 ldflags := -Wl,--as-needed
-libs    := $(shell pkg-config --libs $(pkgs)) -lpthread
+libs    := $(shell pkg-config --libs $(pkgs)) -lbz2 -lpthread
 
 ifneq ($(SANITIZE),)
 cflags  += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1

@@ -552,9 +552,10 @@ end
 
 local events = {}
 
--- An endpoint has events, or a broker has ended: their owners know what to do.
+-- An endpoint has events, a broker has ended, or work in libuv's pool is done: their owners know what to do.
 function events.ready(owner) owner:on_ready() end
 function events.ended(owner) owner:on_ended() end
+function events.work(owner) owner:on_work() end
 function events.due() timers.run() end
 function events.turn() end -- somebody is ready to run, see below
 

@@ -24,6 +24,12 @@ static inline gr_slice gr_slice_str(const char *text)
     return gr_slice_of(text, strlen(text));
 }
 
+/* What is left behind the first `len` bytes. */
+static inline gr_slice gr_slice_skip(gr_slice self, size_t len)
+{
+    return len > 0 ? gr_slice_of(self.data + len, self.len - len) : self;
+}
+
 static inline int gr_slice_equal(gr_slice a, gr_slice b)
 {
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);

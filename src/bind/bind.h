@@ -19,6 +19,7 @@ void gr_bind_preload(lua_State *L);
 void gr_bind_client(lua_State *L);
 void gr_bind_worker(lua_State *L);
 void gr_bind_majordomo(lua_State *L);
+void gr_bind_codec(lua_State *L);
 void gr_bind_repl(lua_State *L);
 
 /* Returns nil, code, text to Lua. text NULL: the error's own. [-0, +3] */

@@ -123,6 +123,7 @@ static int open_core(lua_State *L)
     gr_bind_client(L);
     gr_bind_worker(L);
     gr_bind_majordomo(L);
+    gr_bind_codec(L);
     gr_bind_repl(L);
     return 1;
 }
