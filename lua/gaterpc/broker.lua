@@ -62,6 +62,7 @@ local function finish_handler(self, job, status, result)
       job.method, tostring(status))
   else
     local sent, code, why = self.core:reply(job.route, result, status)
+    if sent == false then code, why = "RESOURCE_EXHAUSTED", "it is larger than 64 MiB when packed" end
     if sent or code == "NOT_FOUND" then return end
     text = "the result cannot be sent: " .. why
   end

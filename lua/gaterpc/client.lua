@@ -8,6 +8,7 @@
 local core = require "gaterpc.core"
 local dialect = require "gaterpc.dialect"
 local errors = require "gaterpc.error"
+local huge = require "gaterpc.huge"
 local options = require "gaterpc.options"
 local settings = require "gaterpc.settings"
 local stream = require "gaterpc.stream"
@@ -38,7 +39,7 @@ local known = {
 }
 
 -- Kinds of events, as in src/engine/client.h.
-local REPLY, ITEM, END, FAILED = 1, 2, 3, 4
+local REPLY, ITEM, END, FAILED, CHUNK = 1, 2, 3, 4, 7
 
 -------------------------------------------------------------------------------------------------
 -- The connection: what a client and its views (client:with) share
@@ -111,11 +112,24 @@ on[ITEM] = function(self, id, items, count, bytes)
   task.resume(take(self, id), ITEM, reader)
 end
 
-on[END] = function(self, id, items, count, bytes)
+-- A compressed result: a stream of pieces for who decodes them.
+on[CHUNK] = function(self, id, piece, codec, raw)
+  local reader = self.streams[id]
+  if reader then return reader:on_items(huge.items(piece), 1, #piece) end
+  reader = start_stream(self, id)
+  if not reader then return end
+  self.streams[id] = reader
+  reader.codec, reader.raw = codec, raw
+  reader:on_items(huge.items(piece), 1, #piece)
+  task.resume(take(self, id), CHUNK, reader)
+end
+
+on[END] = function(self, id, items, count, bytes, digest)
   local reader = self.streams[id]
   local is_new = not reader
   if is_new then reader = start_stream(self, id) end
   if not reader then return end
+  reader.digest = digest
   if count > 0 then reader:on_items(items, count, bytes) end
   reader:on_end()
   if is_new then task.resume(take(self, id), ITEM, reader) end
@@ -182,6 +196,7 @@ end
 local function invoke_end(self, service, method, kind, ...)
   if kind == REPLY then return (...) end
   if kind == ITEM then return stream.results((...)) end
+  if kind == CHUNK then return huge.value((...)) end
   error(failure(self, service, method, ...), 0)
 end
 
@@ -192,7 +207,22 @@ end
 local function try_end(self, service, method, kind, ...)
   if kind == REPLY then return (...) end
   if kind == ITEM then return (...) end
+  if kind == CHUNK then
+    local ok, value = pcall(huge.value, (...))
+    if ok then return value end
+    if errors.is(value) then return nil, value end
+    error(value, 0)
+  end
   return nil, failure(self, service, method, ...)
+end
+
+local function huge_end(self, service, method, kind, ...)
+  if kind == REPLY then return huge.reply(nil, (...)) end
+  if kind == CHUNK then return huge.reply((...)) end
+  if kind ~= ITEM then return nil, failure(self, service, method, ...) end
+  local reader = ...
+  reader:close()
+  return nil, errors.new("INVALID_ARGUMENT", "the method answers with a stream", { service = service, method = method })
 end
 
 local function check_names(service, method)
@@ -220,6 +250,17 @@ end
 function methods:try(service, method, ...)
   check_names(service, method)
   return try_end(self, service, method, call(self[CONNECTION], service, method, self[TIMEOUT], ...))
+end
+
+---Calls service.method(...) for a large string, which is to be had piece by piece or written to a file.
+---@async
+---@param service string
+---@param method string
+---@return gaterpc.HugeReply? reply
+---@return gaterpc.Error? err
+function methods:huge(service, method, ...)
+  check_names(service, method)
+  return huge_end(self, service, method, call(self[CONNECTION], service, method, self[TIMEOUT], ...))
 end
 
 ---The same client with other limits for the calls made through it: client:with { timeout = 0.5 }.SRkv.get("a").

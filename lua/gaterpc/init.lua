@@ -9,6 +9,7 @@ local worker = require "gaterpc.worker"
 
 local M = {
   Client = require "gaterpc.client",
+  HugeData = require "gaterpc.huge",
   Majordomo = broker.Majordomo,
   AMajordomo = broker.Majordomo,
   Service = require "gaterpc.service",

@@ -75,6 +75,13 @@ return {
   { "ZMQ_HWM", "integer", 8192, "messages that may wait in ZeroMQ for one connection, in each direction",
     low = 16, high = 1048576 },
 
+  { group = "Huge data" },
+  { "HUGE_DATA_SIZEOF", "bytes", 64 << 10, "larger results, when packed, travel compressed in pieces of at most so many "
+    .. "bytes", low = 1024, high = 32 << 20 },
+  { "HUGE_DATA_COMPRESS_MODULE", "string", "gzip", "how: the original's programs read gzip only" },
+  { "HUGE_DATA_COMPRESS_LEVEL", "integer", 1, "of gzip and zlib", low = 0, high = 9 },
+  { "HUGE_DATA_MAXBYTES", "bytes", 256 << 20, "what compressed results may inflate to", low = 1024, high = 1 << 40 },
+
   { group = "Other" },
   { "ZMQ_IPV6", "boolean", false, "addresses may name IPv6 hosts, as `tcp://[::1]:5555`" },
   { "REMOTE_TRACEBACK", "boolean", true, "errors of methods carry the worker's traceback",
@@ -148,9 +155,6 @@ return {
   { "ZMQ_SOCK", "sockets have the options that they need; see ZMQ_HWM and ZMQ_IPV6", unused = true },
   { "ZMQ_SOCK_SNDTIMEO", "nothing waits in a socket; REPLY_TIMEOUT bounds a call", unused = true },
   { "ZMQ_SOCK_RCVTIMEO", "nothing waits in a socket; REPLY_TIMEOUT bounds a call", unused = true },
-  { "HUGE_DATA_SIZEOF", "results travel whole and uncompressed, up to 64 MiB; stream larger ones", unused = true },
-  { "HUGE_DATA_COMPRESS_MODULE", "results travel uncompressed", unused = true },
-  { "HUGE_DATA_COMPRESS_LEVEL", "results travel uncompressed", unused = true },
   { "ZAP_ADDR", "brokers do not authenticate their peers", unused = true },
   { "ZAP_INPROC_ADDR", "brokers do not authenticate their peers", unused = true },
   { "ZAP_REPLY_TIMEOUT", "brokers do not authenticate their peers", unused = true },

@@ -4,6 +4,7 @@
 local core = require "gaterpc.core"
 local dialect = require "gaterpc.dialect"
 local errors = require "gaterpc.error"
+local huge = require "gaterpc.huge"
 local interface = require "gaterpc.interface"
 local msgpack = require "gaterpc.msgpack"
 local options = require "gaterpc.options"
@@ -91,12 +92,38 @@ local function on_end(job, ok, ...)
   return self.finish(self, job, ...)
 end
 
+local function end_huge(job, ok, digest)
+  local self = job.registration
+  self.jobs[job.route] = nil
+  if job.cancelled then return end
+  if ok then return self.core:finish(job.route, digest) end
+  fail(self, job, digest, trace_of(job, digest))
+end
+
+-- Compresses and sends in a task of its own, which takes the method's place.
+local function send_huge(self, done, data)
+  local job = task.job(end_huge)
+  job.registration, job.route, job.method, job.entry, job.id = self, done.route, done.method, done.entry, done.id
+  job.cancelled, job.blocked = false, false
+  self.jobs[job.route] = job
+  local function send(module, raw, piece) return self.core:chunk(job.route, module, raw, piece) end
+  local function wait()
+    job.blocked = true -- CREDIT will come
+    task.wait(function() end)
+  end
+  task.wake(job, huge.transmit, data, send, wait)
+  core.want_turn()
+end
+
 -- The usual end of a method: its value, or the end of its stream.
 local function finish(self, job, value)
   if job.streamed or (job.entry.stream and (value == nil or job.entry.declared)) then
     return self.core:finish(job.route)
   end
-  local sent, code, text = self.core:reply(job.route, value)
+  if huge.is(value) then return send_huge(self, job, value) end
+  local limit = not job.whole and settings.HUGE_DATA_SIZEOF or nil
+  local sent, code, text = self.core:reply(job.route, value, nil, limit)
+  if sent == false then return send_huge(self, job, huge.of_packed(code)) end
   if not sent and code ~= "NOT_FOUND" then
     fail(self, job, errors.new("INTERNAL", "the result cannot be sent: " .. text))
   end
@@ -139,7 +166,7 @@ end
 
 local on = {}
 
-on[REQUEST] = function(self, route, name, deadline_ms, id, ...)
+on[REQUEST] = function(self, route, name, deadline_ms, id, whole, ...)
   local method = self.methods[name]
   if not method then
     return refuse(self, route, "NOT_FOUND", ("service %s has no method %s"):format(self.service, name))
@@ -147,6 +174,7 @@ on[REQUEST] = function(self, route, name, deadline_ms, id, ...)
   local job = task.job(on_end, on_item)
   job.registration, job.route, job.method, job.entry, job.id = self, route, name, method, id
   job.origin, job.origin_serial = job, job.serial
+  job.whole = whole
   job.streamed, job.cancelled, job.blocked, job.burst = false, false, false, 0
   job.on_wait = on_wait
   if deadline_ms > 0 then job.deadline_ms = core.now_ms() + deadline_ms end

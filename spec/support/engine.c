@@ -214,6 +214,7 @@ static gr_envelope check_envelope(lua_State *L, int index, bool *take)
     envelope.seed = get_integer(&fields, "seed");
     *take = get_bool(&fields, "take");
     envelope.in_stream = get_bool(&fields, "in_stream");
+    envelope.bulk = get_bool(&fields, "bulk");
     envelope.tag = get_slice(&fields, "tag");
     envelope.caller = get_slice(&fields, "caller");
     envelope.sender = get_slice(&fields, "sender");
@@ -256,6 +257,8 @@ static void push_envelope(lua_State *L, const gr_envelope *envelope)
     set_integer(L, "seed", envelope->seed);
     lua_pushboolean(L, envelope->in_stream);
     lua_setfield(L, -2, "in_stream");
+    lua_pushboolean(L, envelope->bulk);
+    lua_setfield(L, -2, "bulk");
 }
 
 /* --- the codec --------------------------------------------------------------------------- */
@@ -806,6 +809,19 @@ static int worker_error(lua_State *L) /* worker:error(route, code, payload) -> t
     return done(L, rc);
 }
 
+static int
+worker_chunk(lua_State *L) /* worker:chunk(route, codec, raw, bytes) -> more | nil, code */
+{
+    gr_worker *worker = check_worker(L);
+    uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
+    int rc = gr_worker_chunk(worker, route, check_slice(L, 3), lua_toboolean(L, 4),
+                             check_slice(L, 5), now_ms);
+    if (rc < 0)
+        return fail(L, rc);
+    lua_pushboolean(L, rc);
+    return 1;
+}
+
 static int worker_item(lua_State *L) /* worker:item(route, bytes) -> more | nil, code */
 {
     gr_worker *worker = check_worker(L);
@@ -824,11 +840,14 @@ static int worker_flush(lua_State *L) /* worker:flush(route) */
     return 0;
 }
 
-static int
-worker_finish(lua_State *L) /* worker:finish(route) -> true | nil, code; gr_worker_end() */
+static int worker_finish(
+    lua_State *L) /* worker:finish(route[, digest]) -> true | nil, code; gr_worker_end() */
 {
     gr_worker *worker = check_worker(L);
-    return done(L, gr_worker_end(worker, (uint64_t)luaL_checkinteger(L, 2), now_ms));
+    size_t len;
+    const char *digest = luaL_optlstring(L, 3, "", &len);
+    return done(L, gr_worker_end(worker, (uint64_t)luaL_checkinteger(L, 2),
+                                 gr_slice_of(digest, len), now_ms));
 }
 
 static int worker_nested(lua_State *L) /* worker:nested(count) */
@@ -988,6 +1007,7 @@ static int client_next_event(lua_State *L) /* client:next_event() -> {type =, ..
     static const char *const names[] = {
         [GR_CLIENT_REPLY] = "REPLY",   [GR_CLIENT_ITEM] = "ITEM", [GR_CLIENT_END] = "END",
         [GR_CLIENT_FAILED] = "FAILED", [GR_CLIENT_UP] = "UP",     [GR_CLIENT_DOWN] = "DOWN",
+        [GR_CLIENT_CHUNK] = "CHUNK",
     };
     struct box *box = check_open(L, luaL_checkudata(L, 1, CLIENT));
     gr_client_event event;
@@ -1085,10 +1105,19 @@ int luaopen_engine(lua_State *L)
         {NULL, NULL},
     };
     static const luaL_Reg worker[] = {
-        {"reply", worker_reply},           {"error", worker_error},   {"item", worker_item},
-        {"flush", worker_flush},           {"drain", worker_drain},   {"finish", worker_finish},
-        {"leave", worker_leave},           {"stats", worker_stats},   {"is_up", worker_is_up},
-        {"next_event", worker_next_event}, {"nested", worker_nested}, {NULL, NULL},
+        {"reply", worker_reply},
+        {"error", worker_error},
+        {"item", worker_item},
+        {"chunk", worker_chunk},
+        {"flush", worker_flush},
+        {"drain", worker_drain},
+        {"finish", worker_finish},
+        {"leave", worker_leave},
+        {"stats", worker_stats},
+        {"is_up", worker_is_up},
+        {"next_event", worker_next_event},
+        {"nested", worker_nested},
+        {NULL, NULL},
     };
     static const luaL_Reg client[] = {
         {"call", client_call},

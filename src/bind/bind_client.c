@@ -234,6 +234,16 @@ static int push_event(lua_State *L, struct box *box, const gr_client_event *even
         lua_pushinteger(L, (lua_Integer)event->payload.len);
         push_items(L, box, event);
         lua_insert(L, -3);
+        if (event->type == GR_CLIENT_ITEM || event->count > 0 || event->payload.len == 0)
+            return 5;
+        lua_pushlstring(L, (const char *)event->payload.data, event->payload.len);
+        return 6;         /* a digest */
+    case GR_CLIENT_CHUNK: /* kind, id, piece, codec, raw */
+        lua_pushinteger(L, event->type);
+        lua_pushinteger(L, (lua_Integer)event->id);
+        lua_pushlstring(L, (const char *)event->payload.data, event->payload.len);
+        lua_pushlstring(L, (const char *)event->codec.data, event->codec.len);
+        lua_pushboolean(L, event->raw);
         return 5;
     default:
         lua_pushinteger(L, event->type);

@@ -60,24 +60,29 @@ static int pack_result(lua_State *L, gr_buf *out, gr_pack_error *why)
         rc = gr_lua_pack(L, 3, out, why);
     if (rc == 0)
         rc = gr_wire_put_result_end(out);
-    if (rc == 0 && out->len > GR_BIND_MAX_PAYLOAD) {
-        snprintf(why->text, sizeof(why->text), "it is larger than 64 MiB when packed");
-        rc = GR_EEXHAUSTED;
-    }
     return rc;
 }
 
 static int m_reply(lua_State *L)
-/* worker:reply(route, value, status) -> true | nil, code, text; NOT_FOUND when the call is over */
+/* worker:reply(route, value, status, limit) -> true | nil, code, text; NOT_FOUND when the call is
+ * over | false, packed: the value is larger than the limit when packed, nothing was sent */
 {
     struct box *box = check_open(L);
     uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
     luaL_checkany(L, 3);
     uint16_t status = (uint16_t)luaL_optinteger(L, 4, 0);
+    lua_Integer limit = luaL_optinteger(L, 5, GR_BIND_MAX_PAYLOAD);
     gr_pack_error why;
     int rc = pack_result(L, &box->scratch, &why);
     if (rc < 0)
         return gr_bind_fail(L, rc, why.text[0] != '\0' ? why.text : NULL);
+    if (box->scratch.len > (size_t)limit + GR_WIRE_RESULT_LEN) {
+        lua_pushboolean(L, 0);
+        lua_pushlstring(L, (const char *)box->scratch.data + GR_WIRE_RESULT_BEGIN,
+                        box->scratch.len - GR_WIRE_RESULT_LEN);
+        tidy(box);
+        return 2;
+    }
     gr_worker *worker = gr_endpoint_lock(box->endpoint);
     rc = gr_worker_reply(worker, route, status, &box->scratch, gr_clock_ms());
     gr_endpoint_unlock(box->endpoint);
@@ -151,12 +156,32 @@ static int m_flush(lua_State *L) /* worker:flush(route) */
     return 0;
 }
 
-static int m_finish(lua_State *L) /* worker:finish(route): the stream is complete */
+static int m_chunk(lua_State *L)
+/* worker:chunk(route, codec, raw, piece) -> true (go on) | false (wait for credit) | nil, code,
+ * text
+ */
 {
     struct box *box = check_open(L);
     uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
+    gr_slice codec = gr_bind_check_slice(L, 3), piece = gr_bind_check_slice(L, 5);
     gr_worker *worker = gr_endpoint_lock(box->endpoint);
-    gr_worker_end(worker, route, gr_clock_ms());
+    int rc = gr_worker_chunk(worker, route, codec, lua_toboolean(L, 4), piece, gr_clock_ms());
+    gr_endpoint_unlock(box->endpoint);
+    if (rc < 0)
+        return gr_bind_fail(
+            L, rc, rc == GR_EINVAL ? "this dialect carries one packed value in gzip only" : NULL);
+    lua_pushboolean(L, rc);
+    return 1;
+}
+
+static int m_finish(lua_State *L) /* worker:finish(route[, digest]): the stream is complete */
+{
+    struct box *box = check_open(L);
+    uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
+    size_t len;
+    const char *digest = luaL_optlstring(L, 3, "", &len);
+    gr_worker *worker = gr_endpoint_lock(box->endpoint);
+    gr_worker_end(worker, route, gr_slice_of(digest, len), gr_clock_ms());
     gr_endpoint_unlock(box->endpoint);
     return 0;
 }
@@ -183,7 +208,7 @@ static void refuse(struct box *box, uint64_t route, int error)
 }
 
 static int push_request(lua_State *L, struct box *box, const gr_worker_event *event)
-/* kind, route, method, deadline_ms, id, args... | 0: refused, it was not for Lua */
+/* kind, route, method, deadline_ms, id, whole, args... | 0: refused, it was not for Lua */
 {
     int top = lua_gettop(L);
     lua_pushinteger(L, GR_WORKER_REQUEST);
@@ -191,6 +216,7 @@ static int push_request(lua_State *L, struct box *box, const gr_worker_event *ev
     lua_pushlstring(L, (const char *)event->method.data, event->method.len);
     lua_pushinteger(L, event->deadline_ms);
     lua_pushinteger(L, (lua_Integer)event->id);
+    lua_pushboolean(L, event->whole);
     int args = gr_lua_unpack_args(L, event->payload, event->split);
     if (args < 0) {
         lua_settop(L, top);
@@ -198,7 +224,7 @@ static int push_request(lua_State *L, struct box *box, const gr_worker_event *ev
         return 0;
     }
     set_label(L, box, event->method);
-    return 5 + args;
+    return 6 + args;
 }
 
 /* kind, code, message */
@@ -365,9 +391,10 @@ static int m_stats(lua_State *L)
 void gr_bind_worker(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"reply", m_reply},   {"fail", m_fail},   {"item", m_item},   {"flush", m_flush},
-        {"finish", m_finish}, {"next", m_next},   {"drain", m_drain}, {"label", m_label},
-        {"nested", m_nested}, {"stats", m_stats}, {"close", m_close}, {NULL, NULL},
+        {"reply", m_reply}, {"chunk", m_chunk},   {"fail", m_fail},   {"item", m_item},
+        {"flush", m_flush}, {"finish", m_finish}, {"next", m_next},   {"drain", m_drain},
+        {"label", m_label}, {"nested", m_nested}, {"stats", m_stats}, {"close", m_close},
+        {NULL, NULL},
     };
     gr_bind_class(L, WORKER, methods, m_close);
     lua_pushcfunction(L, f_worker);

@@ -521,16 +521,11 @@ static void worker_says(gr_broker *self, gr_peer *peer, const gr_envelope *envel
     case GR_ITEM:
     case GR_END:
     case GR_ERROR:
+    case GR_CHUNK:
         if (peer->role == WORKER)
             gr_broker_on_answer(self, peer, envelope, msg, now_ms);
         else
             self->stats.late++;
-        break;
-    case GR_CHUNK: /* gate01 sends large results like this; gh1 has no use for it yet */
-        if (peer->role == WORKER && !peer->dialect->is_ours)
-            gr_broker_on_answer(self, peer, envelope, msg, now_ms);
-        else
-            self->stats.malformed++;
         break;
     case GR_CREDIT:
         if (peer->role == WORKER) {

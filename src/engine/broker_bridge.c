@@ -64,6 +64,7 @@ gr_envelope gr_bridge_about(const struct call *at)
     if (at->bridge != NULL)
         about = at->bridge->about;
     about.in_stream = at->streaming;
+    about.bulk = at->bulk;
     return about;
 }
 
@@ -73,6 +74,7 @@ int gr_bridge_import(const gr_envelope *request, gr_msg **out)
 {
     gr_envelope own = *request;
     gr_msg *msg;
+    own.flags |= GR_FLAG_WHOLE; /* some are slow at compressed bulk, all read large messages */
     own.credit = ITEMS;
     own.window = BYTES;
     int rc = gr_dialect_gh1.build(&own, GR_CLIENT_TO_BROKER, NULL, &msg);
@@ -147,49 +149,68 @@ static void finish_held(gr_broker *self, struct call *at, int64_t now_ms)
     gr_broker_end_call(self, at, now_ms);
 }
 
+/* Pieces of bulk are held as one bin each, and go one by one, without that. */
+static gr_envelope next_held(struct call *at, size_t *bytes)
+{
+    struct bridge *bridge = at->bridge;
+    gr_envelope items = {.type = GR_ITEM, .id = at->from.id, .split = bridge->seq};
+    gr_mp_reader reader = gr_mp_read(
+        gr_slice_of(bridge->held.data + bridge->held_at, bridge->held.len - bridge->held_at));
+    const uint8_t *begin = reader.at;
+    gr_mp_token piece;
+    if (!at->bulk) {
+        items.count = measure(bridge, bytes);
+        items.payload = gr_slice_of(begin, *bytes);
+    } else if (bridge->granted > 0 && bridge->window > 0 && gr_mp_next(&reader, &piece) == 0) {
+        items.type = GR_CHUNK;
+        items.method = gr_slice_str("gzip"); /* the only one that the older dialects can mean */
+        items.count = 1;
+        items.payload = piece.as.bytes;
+        *bytes = (size_t)(reader.at - begin);
+    }
+    return items;
+}
+
 static void send_held(gr_broker *self, struct call *at, int64_t now_ms)
 {
     struct bridge *bridge = at->bridge;
-    size_t bytes;
-    uint32_t count = bridge->held.len > bridge->held_at ? measure(bridge, &bytes) : 0;
-    if (count > 0) {
-        gr_envelope items = {
-            .type = GR_ITEM,
-            .id = at->from.id,
-            .split = bridge->seq,
-            .count = count,
-            .payload = gr_slice_of(bridge->held.data + bridge->held_at, bytes),
-        };
+    while (bridge->held.len > bridge->held_at) {
+        size_t bytes = 0;
+        gr_envelope items = next_held(at, &bytes);
+        if (items.count == 0)
+            return;
         gr_broker_send_envelope(self, at->from.client, &items, NULL, now_ms);
-        bridge->seq += count;
-        bridge->granted -= count;
+        bridge->seq += items.count;
+        bridge->granted -= items.count;
         bridge->window -= (int64_t)bytes;
         bridge->held_at += bytes;
         self->held_bytes -= bytes;
         at->active_ms = now_ms;
     }
-    if (bridge->held_at < bridge->held.len)
-        return;
     bridge->held.len = bridge->held_at = 0;
     if (bridge->last_type != 0)
         finish_held(self, at, now_ms);
 }
 
 /* Drops what was sent from the front, now and then. */
-static int hold(gr_broker *self, struct bridge *bridge, gr_slice item)
+static int hold(gr_broker *self, struct bridge *bridge, gr_slice head, gr_slice item)
 {
+    size_t len = head.len + item.len;
     if (bridge->held_at > bridge->held.len / 2) {
         bridge->held.len -= bridge->held_at;
         memmove(bridge->held.data, bridge->held.data + bridge->held_at, bridge->held.len);
         bridge->held_at = 0;
     }
-    if (bridge->held.len - bridge->held_at + item.len > self->options.backlog_bytes ||
-        self->held_bytes + item.len > self->options.queue_bytes)
+    if (bridge->held.len - bridge->held_at + len > self->options.backlog_bytes ||
+        self->held_bytes + len > self->options.queue_bytes)
         return GR_EEXHAUSTED;
-    int rc = gr_buf_append(&bridge->held, item.data, item.len);
-    if (rc == 0)
-        self->held_bytes += item.len;
-    return rc;
+    int rc = gr_buf_reserve(&bridge->held, len);
+    if (rc < 0)
+        return rc;
+    gr_buf_append(&bridge->held, head.data, head.len);
+    gr_buf_append(&bridge->held, item.data, item.len);
+    self->held_bytes += len;
+    return 0;
 }
 
 static void end_of_worker(gr_broker *self, struct call *at, const gr_envelope *answer,
@@ -209,27 +230,69 @@ static bool is_value(gr_slice packed)
     return gr_mp_skip(&reader) == 0 && reader.at == reader.end;
 }
 
+static const char reads_too_slowly[] =
+    "the stream is not read as fast as its worker sends, and this "
+    "worker cannot be told to wait";
+
+static void take_item(gr_broker *self, struct call *at, gr_slice item, int64_t now_ms)
+{
+    if (!is_value(item))
+        gr_broker_fail_call(self, at, GR_EDATALOSS, "an item of the stream is not msgpack", now_ms);
+    else if (hold(self, at->bridge, gr_slice_of(NULL, 0), item) < 0)
+        gr_broker_fail_call(self, at, GR_EEXHAUSTED, reads_too_slowly, now_ms);
+    else
+        send_held(self, at, now_ms);
+}
+
+/* The error of bulk that gate01 has announced: the second of three messages. */
+static void take_exception(gr_broker *self, struct call *at, gr_slice exception, int64_t now_ms)
+{
+    gr_envelope error = {.type = GR_ERROR, .status = (uint16_t)-GR_EINTERNAL};
+    gr_buf payload = {0};
+    if (gr_put_exception(&payload, exception) == 0)
+        error.payload = gr_buf_slice(&payload);
+    gr_bridge_answer(self, at, &error, now_ms);
+    gr_buf_clear(&payload);
+}
+
+/* True when the piece is no data, but about a failure, and was dealt with. */
+static bool take_failure(gr_broker *self, struct call *at, gr_slice piece, int64_t now_ms)
+{
+    if (at->bridge->fails) {
+        take_exception(self, at, piece, now_ms);
+        return true;
+    }
+    at->bridge->fails = gr_slice_equal(piece, gr_slice_str(GR_BULK_FAILS));
+    return at->bridge->fails;
+}
+
+static void take_piece(gr_broker *self, struct call *at, gr_slice piece, int64_t now_ms)
+{
+    uint8_t head[5] = {0xc6, (uint8_t)(piece.len >> 24), (uint8_t)(piece.len >> 16),
+                       (uint8_t)(piece.len >> 8), (uint8_t)piece.len};
+    if (piece.len == 0 || take_failure(self, at, piece, now_ms))
+        return; /* gate02 sends an empty one before the end */
+    if (piece.len > GR_MP_MAX_BYTES ||
+        hold(self, at->bridge, gr_slice_of(head, sizeof(head)), piece) < 0)
+        gr_broker_fail_call(self, at, GR_EEXHAUSTED, reads_too_slowly, now_ms);
+    else
+        send_held(self, at, now_ms);
+}
+
 static void answer_ours(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms)
 {
     gr_envelope reply = {.type = answer->type, .id = at->from.id, .payload = answer->payload};
     switch (answer->type) {
     case GR_ITEM:
+    case GR_CHUNK:
         at->streaming = true;
         self->stats.items++;
-        if (!is_value(answer->payload))
-            gr_broker_fail_call(self, at, GR_EDATALOSS, "an item of the stream is not msgpack",
-                                now_ms);
-        else if (hold(self, at->bridge, answer->payload) < 0)
-            gr_broker_fail_call(self, at, GR_EEXHAUSTED,
-                                "the stream is not read as fast as its worker sends, and this "
-                                "worker cannot be told to wait",
-                                now_ms);
+        if (answer->type == GR_ITEM)
+            take_item(self, at, answer->payload, now_ms);
         else
-            send_held(self, at, now_ms);
+            take_piece(self, at, answer->payload, now_ms);
         break;
     case GR_END:
-        end_of_worker(self, at, answer, now_ms);
-        break;
     case GR_ERROR:
         end_of_worker(self, at, answer, now_ms);
         break;
@@ -314,36 +377,106 @@ static void stream_other(gr_broker *self, struct call *at, const gr_envelope *an
     }
 }
 
-static void answer_other(gr_broker *self, struct call *at, const gr_envelope *answer,
-                         int64_t now_ms)
+static bool is_gate01(const struct call *at)
+{
+    return at->from.client->dialect == &gr_dialect_gate01;
+}
+
+/* gate01's three messages for bulk that has failed: the last one is the end. */
+static void announce_failure(gr_broker *self, struct call *at, gr_slice payload, int64_t now_ms)
+{
+    gr_envelope said = gr_bridge_about(at);
+    said.type = GR_CHUNK;
+    said.payload = gr_slice_str(GR_BULK_FAILS);
+    gr_broker_send_envelope(self, at->from.client, &said, NULL, now_ms);
+    said.payload = gr_get_exception(payload);
+    gr_broker_send_envelope(self, at->from.client, &said, NULL, now_ms);
+}
+
+/* A piece from a worker of our own: readable for the original only as one value in gzip. */
+static int pass_piece(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms)
+{
+    gr_envelope piece = gr_bridge_about(at);
+    if (!gr_slice_equal(answer->method, gr_slice_str("gzip")) || (answer->flags & GR_FLAG_RAW))
+        return GR_EINVAL;
+    piece.type = GR_CHUNK;
+    piece.payload = answer->payload;
+    at->bridge->owed_items++;
+    at->bridge->owed_bytes += (uint32_t)answer->payload.len;
+    return gr_broker_send_envelope(self, at->from.client, &piece, NULL, now_ms);
+}
+
+/* Between two of the older dialects pieces are gathered: where the original cuts them, its own
+ * readers stumble; one piece they all can read. */
+static void bulk_other(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms)
+{
+    int rc;
+    at->streaming = true;
+    at->active_ms = now_ms;
+    self->stats.items++;
+    if (at->worker->dialect->is_ours)
+        rc = pass_piece(self, at, answer, now_ms);
+    else if (take_failure(self, at, answer->payload, now_ms))
+        return;
+    else
+        rc = hold(self, at->bridge, gr_slice_of(NULL, 0), answer->payload);
+    if (rc < 0)
+        fail_unsayable(self, at, rc, now_ms);
+    else
+        pay(self, at, now_ms);
+}
+
+static void end_bulk_other(gr_broker *self, struct call *at, int64_t now_ms)
+{
+    gr_envelope said = gr_bridge_about(at);
+    said.type = GR_CHUNK;
+    said.payload = gr_buf_slice(&at->bridge->held);
+    if (said.payload.len > 0)
+        gr_broker_send_envelope(self, at->from.client, &said, NULL, now_ms);
+    said.type = GR_END;
+    gr_broker_send_envelope(self, at->from.client, &said, NULL, now_ms);
+    self->stats.answers++;
+    gr_broker_end_call(self, at, now_ms);
+}
+
+static void end_other(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms)
 {
     gr_envelope reply = gr_bridge_about(at);
-    if (answer->type == GR_ITEM || answer->type == GR_END) {
-        stream_other(self, at, answer, now_ms);
-        return;
-    }
+    if (answer->type == GR_ERROR && at->bulk && is_gate01(at))
+        announce_failure(self, at, answer->payload, now_ms);
     reply.type = answer->type;
     reply.status = answer->status;
     reply.payload = answer->payload;
-    bool quiet = at->from.client->dialect == &gr_dialect_gate01 && answer->status / 100 == 1 &&
+    bool quiet = is_gate01(at) && answer->status / 100 == 1 &&
                  answer->type == GR_REPLY; /* an internal handler that wants no answer */
     int rc = quiet ? 0 : gr_broker_send_envelope(self, at->from.client, &reply, NULL, now_ms);
     if (rc < 0) {
         fail_unsayable(self, at, rc, now_ms);
         return;
     }
-    self->stats.cut += reply.in_stream && at->from.client->dialect == &gr_dialect_gate01;
+    self->stats.cut += reply.in_stream && !reply.bulk && is_gate01(at);
     self->stats.answers++;
     gr_broker_end_call(self, at, now_ms);
+}
+
+static void answer_other(gr_broker *self, struct call *at, const gr_envelope *answer,
+                         int64_t now_ms)
+{
+    if (answer->type == GR_CHUNK)
+        bulk_other(self, at, answer, now_ms);
+    else if (answer->type == GR_END && at->bulk)
+        end_bulk_other(self, at, now_ms);
+    else if (answer->type == GR_ITEM || answer->type == GR_END)
+        stream_other(self, at, answer, now_ms);
+    else
+        end_other(self, at, answer, now_ms);
 }
 
 /* --- both -------------------------------------------------------------------------------- */
 
 void gr_bridge_answer(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms)
 {
-    if (answer->type == GR_CHUNK)
-        gr_broker_fail_call(self, at, GR_EINTERNAL, "compressed bulk is not translated", now_ms);
-    else if (at->from.client->dialect->is_ours)
+    if (at->from.client->dialect->is_ours)
         answer_ours(self, at, answer, now_ms);
     else
         answer_other(self, at, answer, now_ms);

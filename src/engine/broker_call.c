@@ -506,10 +506,11 @@ void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *an
         self->stats.late++; /* over already, or never its own */
         return;
     }
-    if (answer->type == GR_ITEM) {
+    if (answer->type == GR_ITEM || answer->type == GR_CHUNK) {
         if (!at->streaming) /* instead of the deadline */
             gr_heap_set(&self->call_heap, &at->due, now_ms + idle_limit(self, at));
         at->active_ms = now_ms;
+        at->bulk = answer->type == GR_CHUNK;
         gr_msg_destroy(&at->request); /* what has begun to answer is not begun again */
     }
     if (at->bridge != NULL) {
@@ -518,7 +519,7 @@ void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *an
     }
     gr_envelope hop = {.id = at->from.id, .route = answer->route, .status = answer->status};
     gr_peer *client = at->from.client;
-    if (answer->type == GR_ITEM) {
+    if (answer->type == GR_ITEM || answer->type == GR_CHUNK) {
         at->streaming = true;
         self->stats.items++;
     } else {

@@ -87,6 +87,7 @@ struct call {
     struct service *service;
     gr_peer *worker; /* NULL while it waits */
     gr_msg *request; /* while it waits, and kept when the method is idempotent */
+    bool bulk;       /* its stream is CHUNKs */
     bool idempotent;
     bool streaming;
     uint8_t attempts;
@@ -113,6 +114,7 @@ struct bridge {
     uint32_t seq;      /* its number */
     int64_t granted;   /* items that may be sent */
     int64_t window;    /* bytes of items likewise */
+    bool fails;        /* gate01 has announced an exception of bulk */
     uint8_t last_type; /* GR_END or GR_ERROR: the worker is through */
     gr_buf last;       /* the ERROR's payload */
 

@@ -26,6 +26,7 @@ struct call {
     uint32_t seq;     /* number of the next item */
     bool sent;
     bool streaming;
+    bool bulk_fails; /* gate01 has announced an exception */
     UT_hash_handle hh;
 };
 
@@ -411,11 +412,40 @@ static void on_items(gr_client *self, struct call *call, const gr_envelope *item
     }
     gr_client_event event = {
         .id = call->id, .count = item->count, .payload = item->payload, .type = GR_CLIENT_ITEM};
+    if (item->type == GR_CHUNK) {
+        event.type = GR_CLIENT_CHUNK;
+        event.raw = item->flags & GR_FLAG_RAW;
+        event.codec = ours ? item->method : gr_slice_str("gzip");
+    }
     if (item->type == GR_END) {
         event.type = GR_CLIENT_END;
         end_call(self, call);
     }
     pass_on(self, event, msg);
+}
+
+/* gate01 says in three messages that bulk has failed: announcement, exception, end. True when the
+ * piece was one of the first two, or is empty. */
+static bool take_failure(gr_client *self, struct call *call, const gr_envelope *piece, gr_msg **msg)
+{
+    gr_buf payload = {0};
+    gr_envelope error = {.type = GR_ERROR, .id = call->id}, own;
+    if (!call->bulk_fails) {
+        call->bulk_fails = gr_slice_equal(piece->payload, gr_slice_str(GR_BULK_FAILS));
+        return call->bulk_fails || piece->payload.len == 0;
+    }
+    gr_client_event event = {
+        .type = GR_CLIENT_FAILED, .id = call->id, .status = GR_EINTERNAL, .text = GR_BULK_FAILS};
+    gr_msg_destroy(msg);
+    if (gr_put_exception(&payload, piece->payload) == 0) {
+        error.payload = gr_buf_slice(&payload);
+        if (gr_wire_to_gh1(&error, &event.msg, &own) == 0)
+            event.payload = own.payload;
+    }
+    gr_buf_clear(&payload);
+    end_call(self, call);
+    emit(self, event);
+    return true;
 }
 
 /* A payload that does not lie in the message gets one of its own: events outlive the scratch. */
@@ -452,6 +482,11 @@ static void on_answer(gr_client *self, gr_envelope *answer, gr_msg **msg, int64_
     settle_payload(self, answer, msg);
     gr_client_event event = {.id = call->id, .payload = answer->payload, .status = answer->status};
     switch (answer->type) {
+    case GR_CHUNK:
+        if (!self->foreign.dialect->is_ours && take_failure(self, call, answer, msg))
+            return;
+        on_items(self, call, answer, msg, now_ms);
+        return;
     case GR_ITEM:
     case GR_END:
         on_items(self, call, answer, msg, now_ms);
@@ -459,9 +494,6 @@ static void on_answer(gr_client *self, gr_envelope *answer, gr_msg **msg, int64_
     case GR_REPLY:
         event.type = GR_CLIENT_REPLY;
         break;
-    case GR_CHUNK:
-        fail_call(self, call, GR_EINTERNAL, "compressed bulk is not understood");
-        return;
     default:
         event.type = GR_CLIENT_FAILED;
         event.status = -(int)answer->status;
@@ -502,11 +534,8 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
     case GR_ITEM:
     case GR_END:
     case GR_ERROR:
+    case GR_CHUNK:
         on_answer(self, &envelope, msg, now_ms);
-        break;
-    case GR_CHUNK: /* of gate01, gh1 has no use for it yet */
-        if (!self->foreign.dialect->is_ours)
-            on_answer(self, &envelope, msg, now_ms);
         break;
     case GR_HELLO:
         on_hello(self, &envelope);

@@ -29,6 +29,8 @@ enum gr_client_event_type {
                             NULL and text explains; the call is over */
     GR_CLIENT_UP,        /* a broker answers; no call */
     GR_CLIENT_DOWN,      /* the broker is gone; no call */
+    GR_CLIENT_CHUNK, /* payload is a piece of a compressed result, codec its name; raw: it decodes
+                        to bytes; END follows the last one, with a digest as its payload or none */
 };
 
 typedef struct gr_client_event {
@@ -36,6 +38,8 @@ typedef struct gr_client_event {
     uint64_t id;
     int status;       /* FAILED: a GR_E...; REPLY: the status of an internal handler, or 0 */
     uint32_t count;   /* ITEM, END */
+    bool raw;         /* CHUNK */
+    gr_slice codec;   /* CHUNK: points into msg, or lives for ever */
     const char *text; /* FAILED without msg: lives for ever */
     gr_msg *msg;      /* yours, to destroy; may be NULL */
     gr_slice payload; /* points into msg */

@@ -36,6 +36,7 @@ struct call {
     uint32_t seq;      /* number of the first item in the batch */
     uint32_t count;    /* items in the batch */
     bool streaming;
+    bool bulk;    /* of pieces */
     bool blocked; /* the owner was told to wait for credit */
     gr_buf batch;
     gr_buf names; /* older dialects: how the broker names the call and its client */
@@ -188,6 +189,7 @@ static void address(const struct call *call, gr_envelope *envelope)
     envelope->caller =
         gr_slice_of(call->names.data + call->tag_len, call->names.len - call->tag_len);
     envelope->in_stream = call->streaming;
+    envelope->bulk = call->bulk;
 }
 
 static int send_envelope(gr_worker *self, gr_envelope *envelope, gr_buf *payload, int64_t now_ms)
@@ -303,6 +305,50 @@ static void disconnected(void *engine, int64_t now_ms)
         lose_broker(self);
 }
 
+static int begin_stream(gr_worker *self, struct call *call, int64_t now_ms)
+{
+    call->active_ms = now_ms;
+    if (call->streaming)
+        return 0;
+    int rc = gr_heap_set(&self->heap, &call->due, now_ms + self->options.idle_ms);
+    call->streaming = rc == 0; /* the idle limit stands instead of the deadline */
+    return rc;
+}
+
+/* A message of its own. Where nobody gives credit, what waits to go holds a stream back. */
+static int send_lone(gr_worker *self, struct call *call, gr_envelope *lone, int64_t now_ms)
+{
+    size_t len = lone->payload.len;
+    lone->route = call->route;
+    lone->split = call->seq;
+    lone->count = 1;
+    address(call, lone);
+    int rc = send_envelope(self, lone, NULL, now_ms);
+    if (rc == 0)
+        rc = begin_stream(self, call, now_ms);
+    if (rc < 0)
+        return rc;
+    call->seq++;
+    call->granted--;
+    call->window -= (int64_t)len;
+    call->blocked = call->granted <= 0 || call->window <= 0;
+    if (!self->foreign.dialect->is_ours) {
+        call->blocked = self->out.len >= OUT_LEN || self->out.bytes >= OUT_BYTES;
+        self->throttled = self->throttled || call->blocked;
+    }
+    return call->blocked ? 0 : 1;
+}
+
+/* gate01 announces that bulk fails, and why, before it ends it; see gr_dialect_gate01. */
+static void announce_failure(gr_worker *self, struct call *call, gr_slice payload, int64_t now_ms)
+{
+    gr_slice said[] = {gr_slice_str(GR_BULK_FAILS), gr_get_exception(payload)};
+    for (int i = 0; i < 2; i++) {
+        gr_envelope chunk = {.type = GR_CHUNK, .payload = said[i]};
+        send_lone(self, call, &chunk, now_ms);
+    }
+}
+
 static int finish(gr_worker *self, gr_envelope *envelope, gr_buf *payload, int64_t now_ms)
 {
     struct call *call = find(self, envelope->route);
@@ -326,6 +372,9 @@ int gr_worker_reply(gr_worker *self, uint64_t route, uint16_t status, gr_buf *pa
 int gr_worker_error(gr_worker *self, uint64_t route, int error, gr_buf *payload, int64_t now_ms)
 {
     gr_envelope envelope = {.type = GR_ERROR, .route = route, .status = (uint16_t)-error};
+    struct call *call = find(self, route);
+    if (call != NULL && call->bulk && self->foreign.dialect == &gr_dialect_gate01)
+        announce_failure(self, call, gr_buf_slice(payload), now_ms);
     return finish(self, &envelope, payload, now_ms);
 }
 
@@ -350,29 +399,19 @@ static void send_batch(gr_worker *self, struct call *call, uint8_t type, int64_t
     call->count = 0;
 }
 
-static int begin_stream(gr_worker *self, struct call *call, int64_t now_ms)
+int gr_worker_chunk(gr_worker *self, uint64_t route, gr_slice codec, bool raw, gr_slice piece,
+                    int64_t now_ms)
 {
-    call->active_ms = now_ms;
-    if (call->streaming)
-        return 0;
-    int rc = gr_heap_set(&self->heap, &call->due, now_ms + self->options.idle_ms);
-    call->streaming = rc == 0; /* the idle limit stands instead of the deadline */
+    struct call *call = find(self, route);
+    if (call == NULL)
+        return GR_ENOTFOUND;
+    if (!self->foreign.dialect->is_ours && (raw || !gr_slice_equal(codec, gr_slice_str("gzip"))))
+        return GR_EINVAL;
+    gr_envelope chunk = {
+        .type = GR_CHUNK, .flags = raw ? GR_FLAG_RAW : 0, .method = codec, .payload = piece};
+    int rc = send_lone(self, call, &chunk, now_ms);
+    call->bulk = call->bulk || rc >= 0;
     return rc;
-}
-
-/* Each item is a message, and nobody gives credit: what holds a stream back is what waits to go. */
-static int send_lone_item(gr_worker *self, struct call *call, gr_slice item, int64_t now_ms)
-{
-    gr_envelope lone = {.type = GR_ITEM, .route = call->route, .count = 1, .payload = item};
-    address(call, &lone);
-    int rc = send_envelope(self, &lone, NULL, now_ms);
-    if (rc == 0)
-        rc = begin_stream(self, call, now_ms);
-    if (rc < 0)
-        return rc;
-    call->blocked = self->out.len >= OUT_LEN || self->out.bytes >= OUT_BYTES;
-    self->throttled = self->throttled || call->blocked;
-    return call->blocked ? 0 : 1;
 }
 
 int gr_worker_item(gr_worker *self, uint64_t route, gr_slice item, int64_t now_ms)
@@ -380,8 +419,9 @@ int gr_worker_item(gr_worker *self, uint64_t route, gr_slice item, int64_t now_m
     struct call *call = find(self, route);
     if (call == NULL)
         return GR_ENOTFOUND;
+    gr_envelope lone = {.type = GR_ITEM, .payload = item};
     if (!self->foreign.dialect->is_ours)
-        return send_lone_item(self, call, item, now_ms);
+        return send_lone(self, call, &lone, now_ms);
     int rc = gr_buf_append(&call->batch, item.data, item.len);
     if (rc < 0)
         return rc;
@@ -405,11 +445,23 @@ void gr_worker_flush(gr_worker *self, uint64_t route, int64_t now_ms)
         send_batch(self, call, GR_ITEM, now_ms);
 }
 
-int gr_worker_end(gr_worker *self, uint64_t route, int64_t now_ms)
+static int end_bulk(gr_worker *self, struct call *call, gr_slice digest, int64_t now_ms)
+{
+    gr_envelope end = {.type = GR_END, .route = call->route, .split = call->seq, .payload = digest};
+    address(call, &end);
+    int rc = send_envelope(self, &end, NULL, now_ms);
+    if (rc == 0)
+        end_call(self, call);
+    return rc;
+}
+
+int gr_worker_end(gr_worker *self, uint64_t route, gr_slice digest, int64_t now_ms)
 {
     struct call *call = find(self, route);
     if (call == NULL)
         return GR_ENOTFOUND;
+    if (call->bulk)
+        return end_bulk(self, call, digest, now_ms);
     send_batch(self, call, GR_END, now_ms);
     end_call(self, call);
     return 0;
@@ -549,6 +601,7 @@ static void on_request(gr_worker *self, gr_envelope *request, gr_msg **msg, int6
                    .id = request->id,
                    .deadline_ms = request->deadline_ms,
                    .split = request->split,
+                   .whole = !ours || (request->flags & GR_FLAG_WHOLE) || self->options.local,
                    .method = request->method,
                    .payload = request->payload,
                    .msg = *msg,

@@ -44,6 +44,7 @@ typedef struct gr_worker_event {
     uint64_t id;          /* REQUEST: the client's number of the call */
     uint32_t deadline_ms; /* REQUEST: from now on; 0 for none */
     uint32_t split;       /* REQUEST: where kwargs begin in the payload */
+    bool whole;           /* REQUEST: a large result had better come in one message */
     gr_slice method;      /* REQUEST: points into msg */
     gr_slice payload;     /* REQUEST, REFUSED: points into msg */
     gr_msg *msg;          /* yours, to destroy; may be NULL */
@@ -81,8 +82,14 @@ int gr_worker_item(gr_worker *self, uint64_t route, gr_slice item, int64_t now_m
 /* Sends the items that have gathered. Nothing happens when there are none. */
 void gr_worker_flush(gr_worker *self, uint64_t route, int64_t now_ms);
 
-/* Ends a stream. Returns as gr_worker_reply(). */
-int gr_worker_end(gr_worker *self, uint64_t route, int64_t now_ms);
+/* Sends one piece of a compressed result, in place of items; codec is its name, raw says that it
+ * decodes to bytes and not to one packed value. Returns as gr_worker_item(). */
+int gr_worker_chunk(gr_worker *self, uint64_t route, gr_slice codec, bool raw, gr_slice piece,
+                    int64_t now_ms);
+
+/* Ends a stream. The digest is that of what the pieces decode to, empty behind items. Returns as
+ * gr_worker_reply(). */
+int gr_worker_end(gr_worker *self, uint64_t route, gr_slice digest, int64_t now_ms);
 
 /* So many of the running calls wait for calls of their own now. They do not count as far as the
  * credit goes: a worker with a credit of 1 may be called by those that it calls. */

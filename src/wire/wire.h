@@ -25,7 +25,8 @@ enum gr_type {
     GR_CANCEL = 9,     /* client -> broker -> worker: nobody wants the answer any more */
     GR_HEARTBEAT = 10, /* both ways, when there was nothing else to say */
     GR_BYE = 11,       /* both ways: I am leaving, or: I do not know you */
-    GR_CHUNK = 12,     /* worker -> broker -> client: a piece of compressed bulk; reserved */
+    GR_CHUNK = 12,     /* worker -> broker -> client: a piece of a compressed result, numbered and
+                          counted as an item; END follows the last one */
 };
 
 /* Who speaks to whom. gh1 is the same on all four legs, the older dialects are not. */
@@ -34,6 +35,8 @@ enum gr_leg { GR_CLIENT_TO_BROKER, GR_BROKER_TO_CLIENT, GR_WORKER_TO_BROKER, GR_
 enum gr_flag {
     GR_FLAG_DETACHED = 0x01, /* the payload is a frame of its own; the dialect's business */
     GR_FLAG_DRAIN = 0x02,    /* BYE: no more requests, running ones will be answered */
+    GR_FLAG_RAW = 0x04,      /* CHUNK: what it decodes to is bytes, not a packed value */
+    GR_FLAG_WHOLE = 0x08, /* REQUEST: the client would rather have a large result in one message */
 };
 
 /* Who somebody says he is, inside the messages of the older dialects; empty: nothing was said. */
@@ -60,8 +63,10 @@ typedef struct gr_envelope {
     uint32_t count; /* ITEM, END: how many items the payload holds */
     gr_slice service;
     gr_slice method;
-    gr_slice payload; /* REQUEST: an array, and a map behind it when there are kwargs; REPLY, ERROR:
-                         the result envelope; ITEM: values one after the other; READY: a map */
+    gr_slice
+        payload; /* REQUEST: an array, and a map behind it when there are kwargs; REPLY, ERROR:
+                    the result envelope; ITEM: values one after the other; CHUNK: a piece, its
+                    codec is the method; END behind CHUNKs: a digest, or nothing; READY: a map */
 
     /* What only the older dialects say. */
     gr_slice tag;    /* what names the call there, instead of id or route; see gr_tag_number() */
@@ -70,6 +75,7 @@ typedef struct gr_envelope {
     gr_credentials credentials;
     uint64_t seed;   /* to build: makes tags of different makers differ; from parse: the tag's */
     bool in_stream;  /* ERROR: items may have come before it */
+    bool bulk;       /* END, ERROR: they were CHUNKs */
     const char *why; /* when parse fails: what is wrong, for the log; lives for ever */
 } gr_envelope;
 
@@ -141,6 +147,7 @@ bool gr_wire_is_name(gr_slice name);
  * {"result": nil, "exception": [class, message, traceback]} or the bytes before a packed result;
  * {"result": <value> ... gr_wire_put_result_end(). Return 0 or GR_ENOMEM. */
 int gr_wire_put_exception(gr_buf *out, gr_slice class_name, gr_slice message, gr_slice traceback);
+enum { GR_WIRE_RESULT_BEGIN = 8, GR_WIRE_RESULT_LEN = 19 }; /* bytes before a result, and in all */
 int gr_wire_put_result_begin(gr_buf *out);
 int gr_wire_put_result_end(gr_buf *out);
 
@@ -148,5 +155,15 @@ int gr_wire_put_result_end(gr_buf *out);
  * order, others ignored, a missing one is left empty (len 0). Returns 0, GR_EINVAL or
  * GR_EEXHAUSTED. */
 int gr_wire_get_result(gr_slice payload, gr_slice *result, gr_slice *exception);
+
+/* The three texts of a result envelope's exception, as one packed array; empty when there is none.
+ */
+gr_slice gr_get_exception(gr_slice payload);
+
+/* The other way: the result envelope with a packed exception. Returns 0 or GR_ENOMEM. */
+int gr_put_exception(gr_buf *out, gr_slice exception);
+
+/* The CHUNK that announces an exception in gate01; one with the exception and the end follow it. */
+#define GR_BULK_FAILS "HugeDataException"
 
 #endif

@@ -142,31 +142,36 @@ bool gr_frames_are_params(const gr_frames *self)
 #define STREAM_END "GateStreamEnd"
 #define STREAM_ERR "GateStreamException"
 #define HUGE       "GateStreamHugData" /* so it is spelled */
+#define HUGE_END   "HugeDataEND"
 
-static int read_stream(gr_frames *self, gr_buf *scratch, gr_envelope *out)
+static int read_exception(gr_frames *self, gr_buf *scratch, gr_envelope *out)
+{
+    gr_slice exception;
+    gr_frames_next(self, &exception);
+    out->type = GR_ERROR;
+    out->status = -GR_EINTERNAL;
+    out->in_stream = true;
+    int rc = gr_put_exception(scratch, exception);
+    out->payload = gr_buf_slice(scratch);
+    return rc;
+}
+
+/* Behind the tag of a stream, or of compressed bulk. */
+static int read_stream(gr_frames *self, bool bulk, gr_buf *scratch, gr_envelope *out)
 {
     gr_slice data;
     gr_frames_next(self, &data);
-    out->type = GR_ITEM;
+    out->bulk = bulk;
+    if (gr_frames_left(self) == 1 && is_text(data, STREAM_ERR))
+        return read_exception(self, scratch, out);
+    out->type = bulk ? GR_CHUNK : GR_ITEM;
     out->count = 1;
     out->payload = data;
-    if (gr_frames_left(self) == 0 && is_text(data, STREAM_END)) {
+    if (gr_frames_left(self) == 0 &&
+        (is_text(data, STREAM_END) || (bulk && is_text(data, HUGE_END)))) {
         out->type = GR_END;
         out->count = 0;
         out->payload = gr_slice_of(NULL, 0);
-    } else if (gr_frames_left(self) == 1 && is_text(data, STREAM_ERR)) {
-        static const uint8_t before[] = "\x82\xa6result\xc0\xa9"
-                                        "exception";
-        gr_slice exception;
-        gr_frames_next(self, &exception);
-        out->type = GR_ERROR;
-        out->status = -GR_EINTERNAL;
-        out->in_stream = true;
-        int rc = gr_buf_append(scratch, before, sizeof(before) - 1);
-        if (rc == 0)
-            rc = gr_buf_append(scratch, exception.data, exception.len);
-        out->payload = gr_buf_slice(scratch);
-        return rc;
     }
     return 0;
 }
@@ -181,12 +186,8 @@ int gr_frames_body(gr_frames *self, gr_buf *scratch, gr_envelope *out)
     out->type = GR_REPLY;
     out->payload = frame;
     int rc = 0;
-    if (gr_frames_left(self) > 0 && is_text(frame, STREAM)) {
-        rc = read_stream(self, scratch, out);
-    } else if (gr_frames_left(self) > 0 && is_text(frame, HUGE)) {
-        out->type = GR_CHUNK;
-        gr_frames_next(self, &out->payload);
-    }
+    if (gr_frames_left(self) > 0 && (is_text(frame, STREAM) || is_text(frame, HUGE)))
+        rc = read_stream(self, is_text(frame, HUGE), scratch, out);
     if (rc == 0 && gr_frames_left(self) > 0) {
         out->why = "the body of an answer has frames that nobody knows";
         return GR_EINVAL;
@@ -270,6 +271,14 @@ gr_slice gr_get_description(gr_slice about)
         break;
     }
     return gr_slice_of(NULL, 0);
+}
+
+int gr_put_exception(gr_buf *out, gr_slice exception)
+{
+    static const uint8_t before[] = "\x82\xa6result\xc0\xa9"
+                                    "exception";
+    int rc = gr_buf_append(out, before, sizeof(before) - 1);
+    return rc < 0 ? rc : gr_buf_append(out, exception.data, exception.len);
 }
 
 gr_slice gr_get_exception(gr_slice payload)

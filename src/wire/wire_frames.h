@@ -101,8 +101,4 @@ int gr_put_about(gr_buf *out, gr_slice description);
 /* The description in READY's payload; empty when there is none. */
 gr_slice gr_get_description(gr_slice about);
 
-/* The three texts of a result envelope's exception, as one packed array; empty when there is none.
- */
-gr_slice gr_get_exception(gr_slice payload);
-
 #endif

@@ -314,7 +314,7 @@ static bool from_client(const struct form *form, gr_builder *made, const gr_enve
 static bool is_answer(const gr_envelope *envelope)
 {
     return envelope->type == GR_REPLY || envelope->type == GR_ITEM || envelope->type == GR_END ||
-           (envelope->type == GR_ERROR && envelope->tag.len > 0);
+           envelope->type == GR_CHUNK || (envelope->type == GR_ERROR && envelope->tag.len > 0);
 }
 
 /* The reader drops what it cannot read, and goes on waiting: better not to send that. */
@@ -327,9 +327,9 @@ static void check_payload(const struct form *form, gr_builder *made, gr_slice pa
 static void add_stream_end(const struct form *form, gr_builder *made, const gr_envelope *envelope,
                            gr_slice payload)
 {
-    gr_build_text(made, "GateStreamGenerator");
+    gr_build_text(made, envelope->bulk ? "GateStreamHugData" : "GateStreamGenerator");
     if (envelope->type == GR_END || form->old) { /* gate01 has no other word that ends a stream */
-        gr_build_text(made, "GateStreamEnd");
+        gr_build_text(made, envelope->bulk && !form->old ? "HugeDataEND" : "GateStreamEnd");
     } else {
         gr_build_text(made, "GateStreamException");
         gr_build_add(made, gr_get_exception(payload));
@@ -343,7 +343,10 @@ static void add_body(const struct form *form, gr_builder *made, const gr_envelop
         add_stream_end(form, made, envelope, payload);
         return;
     }
-    check_payload(form, made, payload);
+    if (envelope->type == GR_CHUNK)
+        gr_build_text(made, "GateStreamHugData");
+    else
+        check_payload(form, made, payload);
     if (envelope->type == GR_ITEM)
         gr_build_text(made, "GateStreamGenerator");
     gr_build_payload(made, payload, owned);

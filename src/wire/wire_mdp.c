@@ -271,12 +271,12 @@ static void add_result(gr_builder *made, gr_slice payload)
 static bool is_answer(const gr_envelope *envelope)
 {
     return envelope->type == GR_REPLY || envelope->type == GR_ERROR || envelope->type == GR_ITEM ||
-           envelope->type == GR_END;
+           envelope->type == GR_CHUNK || envelope->type == GR_END;
 }
 
 static void add_answer(gr_builder *made, const gr_envelope *envelope, gr_slice payload)
 {
-    if (envelope->type == GR_ITEM || envelope->type == GR_END)
+    if (envelope->type != GR_REPLY && envelope->type != GR_ERROR)
         made->rc = GR_EINVAL; /* there are no streams */
     add_result(made, payload);
 }
