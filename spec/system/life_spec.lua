@@ -236,6 +236,22 @@ describe("life and death:", function()
     assert.equal(0, broker:wait_exit())
   end)
 
+  it("what a broker says as it leaves is heard, though its connection ends at once [limit 60]", function()
+    for _ = 1, 20 do
+      local broker, front, back = process.broker("ipc", BEAT)
+      local worker = start_worker("one", back)
+      local client = connect(front)
+      local calls = {}
+      for i = 1, 10 do calls[i] = task.spawn(function() return client.L.hold(0.05) end) end
+      assert.equal("one", client.L.name()) -- the others are there before it
+      broker:kill "sigterm"
+      for i = 1, 10 do assert.equal("held", calls[i]:join()) end
+      assert.equal(0, broker:wait_exit())
+      worker:kill "sigterm"
+      client:close()
+    end
+  end)
+
   it("SIGTERM ends a process with broker, worker and client", function()
     local front = process.ipc "front"
     local host = process.worker("L", ([[

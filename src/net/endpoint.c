@@ -105,17 +105,22 @@ static int connect_sock(gr_endpoint *self)
     return gr_sock_connect(self->sock, self->address);
 }
 
-/* The broker has fallen silent behind a connection that looks alive: make a new one. */
+/* Ends the conversation and begins another one, over a connection of its own. */
+static void begin_anew(gr_endpoint *self, int64_t now_ms)
+{
+    self->parted = false;
+    set_connected(self, false, now_ms);
+    if (self->sock == NULL)
+        return;
+    gr_sock_disconnect(self->sock, self->address);
+    connect_sock(self);
+}
+
+/* The broker has fallen silent, for instance, behind a connection that looks alive. */
 static void reconnect(gr_endpoint *self)
 {
-    if (!self->ops->take_reconnect(self->engine))
-        return;
-    self->parted = false;
-    set_connected(self, false, gr_clock_ms());
-    if (self->sock != NULL) {
-        gr_sock_disconnect(self->sock, self->address);
-        connect_sock(self);
-    }
+    if (self->ops->take_reconnect(self->engine))
+        begin_anew(self, gr_clock_ms());
 }
 
 /* Returns true when nothing is left to receive. */
@@ -137,9 +142,7 @@ static void take_in(gr_endpoint *self, int64_t now_ms)
     watch_connection(self, now_ms);
     if (!receive(self, now_ms) || !self->parted)
         return;
-    self->parted = false;
-    set_connected(self, false, now_ms);
-    watch_connection(self, now_ms);
+    begin_anew(self, now_ms);
 }
 
 static void drive(gr_endpoint *self, int64_t now_ms)

@@ -51,8 +51,6 @@ static void set_options(gr_sock *self, enum gr_sock_type type, const gr_sock_opt
     if (type == GR_SOCK_ROUTER) {
         set_int(self, ZMQ_ROUTER_MANDATORY, 1); /* tells who cannot be reached, or does not read */
         set_int(self, ZMQ_ROUTER_HANDOVER, 1);  /* peers that keep their id over reconnects */
-    } else {
-        set_int(self, ZMQ_IMMEDIATE, 1); /* nothing is queued for a connection that is not there */
     }
 }
 
@@ -124,9 +122,16 @@ int gr_sock_connect(gr_sock *self, const char *address)
     return zmq_connect(self->zmq, address) == 0 ? 0 : gr_err_of_errno(errno);
 }
 
-int gr_sock_disconnect(gr_sock *self, const char *address)
+/* What waits to be sent is dropped; what has come should have been received before. News of the old
+ * connection, and of one that libzmq may have made in its place meanwhile, is of no use any more. */
+void gr_sock_disconnect(gr_sock *self, const char *address)
 {
-    return zmq_disconnect(self->zmq, address) == 0 ? 0 : gr_err_of_errno(errno);
+    gr_sock_event event;
+    set_int(self, ZMQ_LINGER, 0);
+    zmq_disconnect(self->zmq, address);
+    set_int(self, ZMQ_LINGER, LINGER_MS);
+    while (gr_sock_next_event(self, &event))
+        continue;
 }
 
 static int recv_frame(gr_sock *self, zmq_msg_t *frame)
