@@ -85,7 +85,7 @@ for name in pairs(hook_names) do known[name] = true end
 
 local function unknown(name)
   if name == "unpack_object_list_hook" then -- so the original's README called it
-    return "unknown name 'unpack_object_list_hook' in message_pack, did you mean 'unpack_list_hook'"
+    return "unknown name in message_pack: 'unpack_object_list_hook', did you mean 'unpack_list_hook'?"
   end
   return options.unknown("name in message_pack:", name, known)
 end
