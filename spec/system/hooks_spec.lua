@@ -345,7 +345,8 @@ describe("hooks", function()
           worker:run()
         ]]):format(back, LEAVE))
         leaver:wait_log "L is registered"
-        local _, err = client:try("L", "never", { "leave", and_fail and "error" or "", ("x"):rep(10000) })
+        local _, err = client:try("L", "never", { "leave", and_fail and "error" or "" },
+          { ("x"):rep(10000), "more" })
         assert.equal("WORKER_LOST", err.code)
         assert.equal(0, leaver:wait_exit())
         assert.equal("", leaver.out)

@@ -197,13 +197,11 @@ static int prepare(struct packer *self, int index, int depth)
     if (!can_prepare(self))
         return fail(self, GR_EINVAL, lua_typename(self->L, lua_type(self->L, index)),
                     "cannot be packed");
-    int rounds = self->rounds;
     int rounds_depth = self->rounds_depth;
     if (rounds_depth != depth)
         self->rounds = 0;
     self->rounds_depth = depth;
     int rc = prepare_once(self, index, depth);
-    self->rounds = rounds;
     self->rounds_depth = rounds_depth;
     return rc;
 }
