@@ -924,3 +924,30 @@ describe("timestamps", function()
     assert.equal("gaterpc.timestamp(spoiled)", tostring(spoiled))
   end)
 end)
+
+describe("docs/msgpack.md", function()
+  before_each(forget_all)
+  after_each(forget_all)
+
+  local function text_of(path)
+    local file <close> = assert(io.open(path))
+    return file:read "a"
+  end
+
+  local page = text_of "docs/msgpack.md"
+  local number = 0
+  for block in page:gmatch "```lua\n(.-)```" do
+    number = number + 1
+    if block:sub(1, 2) == "#!" then
+      it("shows the example as it is run", function()
+        assert.equal(text_of "examples/hooks.lua", block)
+      end)
+    else
+      it(("has code that does what it says: block %d"):format(number), function()
+        assert(load(block, "=docs/msgpack.md", "t"))()
+        for _, name in ipairs(HOOKS) do assert.is_nil(msgpack[name]) end
+      end)
+    end
+  end
+  assert(number == 4)
+end)

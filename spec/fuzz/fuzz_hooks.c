@@ -1,6 +1,6 @@
-/* fuzz_hooks.c - packing and unpacking with hooks and ext types that do anything: raise, yield, give
- * nothing, call us again, change what is packed, remove themselves. Whatever they do, the stack is as
- * it should be, errors have a code and a text, and what was packed is msgpack. */
+/* fuzz_hooks.c - packing and unpacking with hooks and ext types that do anything: raise, yield,
+ * give nothing, call us again, change what is packed, remove themselves. Whatever they do, the
+ * stack is as it should be, errors have a code and a text, and what was packed is msgpack. */
 #include <lauxlib.h>
 #include <lualib.h>
 #include <string.h>

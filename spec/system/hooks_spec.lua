@@ -371,6 +371,36 @@ describe("hooks", function()
   end)
 end)
 
+describe("hooks in a broker's process", function()
+  after_each(process.finish)
+
+  it("that fail are the error of its handlers, and the broker goes on", function()
+    local host = process.host [[
+      local gaterpc = require "gaterpc"
+      local message_pack = gaterpc.message_pack
+      message_pack.unpack_list_hook = function(list) return list[1] and list or error("an empty list", 0) end
+      message_pack.prepare_pack = function() error("what is this", 0) end
+      local Broker = gaterpc.Majordomo:extend "Broker"
+      function Broker.interface:size(_, list) return 200, #list end
+      function Broker.interface:give() return 200, print end
+      local broker = Broker { frontend = "tcp://127.0.0.1:*", backend = "tcp://127.0.0.1:*" }
+      broker:start()
+      print(broker:addresses())
+      broker:run()
+    ]]
+    local client <close> = gaterpc.Client { broker = host:wait_line "(%S+)\t", timeout = process.limit(9) }
+    for _ = 1, 2 do
+      assert.equal(2, client.Gate.size { 1, 2 })
+      local _, err = client:try("Gate", "size", {})
+      assert.equal("INTERNAL", err.code)
+      assert.equal("the arguments cannot be unpacked: unpack_list_hook at argument 1: an empty list", err.message)
+      _, err = client:try("Gate", "give")
+      assert.equal("INTERNAL", err.code)
+      assert.equal("the result cannot be sent: a function cannot be packed: prepare_pack: what is this", err.message)
+    end
+  end)
+end)
+
 describe("a finalizer that closes its client while a result is unpacked", function()
   after_each(process.finish)
 

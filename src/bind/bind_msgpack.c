@@ -284,8 +284,8 @@ static int scratch_gc(lua_State *L)
     return 0;
 }
 
-/* Takes the kept buffer. While hooks run it is nobody else's, because a hook may pack; before anything
- * can raise it belongs to the collector again. */
+/* Takes the kept buffer. While hooks run it is nobody else's, because a hook may pack; before
+ * anything can raise it belongs to the collector again. */
 static gr_buf take(gr_buf *kept)
 {
     gr_buf buf = *kept;
@@ -413,10 +413,10 @@ static int f_skip(lua_State *L) /* skip(s, pos = 1) -> next position | nil, code
 }
 
 static const luaL_Reg uint64_meta[] = {{"__tostring", uint64_tostring},
-                                          {"__eq", uint64_eq},
-                                          {"__lt", uint64_lt},
-                                          {"__le", uint64_le},
-                                          {NULL, NULL}};
+                                       {"__eq", uint64_eq},
+                                       {"__lt", uint64_lt},
+                                       {"__le", uint64_le},
+                                       {NULL, NULL}};
 static const luaL_Reg wrapped_meta[] = {{"__tostring", wrapped_tostring}, {NULL, NULL}};
 static const luaL_Reg ext_meta[] = {{"__tostring", ext_tostring}, {NULL, NULL}};
 
@@ -468,20 +468,13 @@ void gr_lua_msgpack_setup(lua_State *L)
     }
 }
 
-static const luaL_Reg functions[] = {{"map", f_map},
-                                     {"array", f_array},
-                                     {"kwargs", f_kwargs},
-                                     {"is_map", f_is_map},
-                                     {"is_array", f_is_array},
-                                     {"is_kwargs", f_is_kwargs},
-                                     {"bin", f_bin},
-                                     {"str", f_str},
-                                     {"ext", f_ext},
-                                     {"uint64", f_uint64},
-                                     {"unpack", f_unpack},
-                                     {"unpack_args", f_unpack_args},
-                                     {"skip", f_skip},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"map", f_map},           {"array", f_array},
+                                     {"kwargs", f_kwargs},     {"is_map", f_is_map},
+                                     {"is_array", f_is_array}, {"is_kwargs", f_is_kwargs},
+                                     {"bin", f_bin},           {"str", f_str},
+                                     {"ext", f_ext},           {"uint64", f_uint64},
+                                     {"unpack", f_unpack},     {"unpack_args", f_unpack_args},
+                                     {"skip", f_skip},         {NULL, NULL}};
 static const luaL_Reg packing_functions[] = {
     {"pack", f_pack}, {"pack_args", f_pack_args}, {NULL, NULL}};
 

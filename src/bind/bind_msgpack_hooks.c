@@ -313,8 +313,9 @@ static int f_running(lua_State *L) /* hooks.running() -> boolean: the caller is 
 void gr_lua_push_hook_functions(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"set", f_set},           {"get", f_get},       {"set_ext", f_set_ext},
-        {"drop_ext", f_drop_ext}, {"ext_of", f_ext_of}, {"running", f_running},
+        {"set", f_set},         {"get", f_get},
+        {"set_ext", f_set_ext}, {"drop_ext", f_drop_ext},
+        {"ext_of", f_ext_of},   {"running", f_running},
         {NULL, NULL},
     };
     luaL_newlib(L, functions);

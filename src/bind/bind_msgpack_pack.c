@@ -16,8 +16,8 @@ struct packer {
     msgpack_packer mp;
     lua_State *L;
     gr_buf *out;
-    size_t limit; /* of out's length */
-    int rc;       /* the first error of append(), which then only fails */
+    size_t limit;   /* of out's length */
+    int rc;         /* the first error of append(), which then only fails */
     unsigned calls; /* of hooks; whoever loops over a table looks whether there was one */
     int rounds;     /* of prepare_pack, for one value at this depth */
     int rounds_depth;

@@ -140,10 +140,8 @@ static int meta_le(lua_State *L)
     return 1;
 }
 
-const luaL_Reg gr_lua_timestamp_functions[] = {{"timestamp", f_timestamp},
-                                               {"timestamp_from", f_from},
-                                               {"timestamp_now", f_now},
-                                               {NULL, NULL}};
+const luaL_Reg gr_lua_timestamp_functions[] = {
+    {"timestamp", f_timestamp}, {"timestamp_from", f_from}, {"timestamp_now", f_now}, {NULL, NULL}};
 const luaL_Reg gr_lua_timestamp_meta[] = {{"__tostring", meta_tostring},
                                           {"__eq", meta_eq},
                                           {"__lt", meta_lt},

@@ -351,7 +351,8 @@ static int push_timestamp(lua_State *L, gr_slice bytes)
     return 0;
 }
 
-/* [-1, +1] What the unpack function of the ext type's entry, which is on top, makes of the bytes. */
+/* [-1, +1] What the unpack function of the ext type's entry, which is on top, makes of the bytes.
+ */
 static int push_registered(struct unpacker *self, gr_slice bytes)
 {
     lua_State *L = self->L;

@@ -118,8 +118,8 @@ static int call_from_luv(lua_State *L, int nargs, int nresults, int flags)
 
 /* --- interrupts -------------------------------------------------------------------------- */
 
-/* What runs outside of coroutines is our own dispatcher, which must not fail, and hooks of users that
- * it packs and unpacks with, which may. */
+/* What runs outside of coroutines is our own dispatcher, which must not fail, and hooks of users
+ * that it packs and unpacks with, which may. */
 static void on_count(lua_State *L, lua_Debug *ar)
 {
     (void)ar;
