@@ -6,14 +6,6 @@
 
 enum { KEY = 28 }; /* shown of one string key */
 
-void gr_lua_path_start(gr_lua_path *self)
-{
-    self->is_full = false;
-    self->at = GR_LUA_PATH;
-    self->root[0] = '\0';
-    self->text[GR_LUA_PATH] = '\0';
-}
-
 static void prepend(gr_lua_path *self, const char *text, size_t len)
 {
     if (self->is_full)

@@ -21,7 +21,13 @@ typedef struct gr_lua_path {
     char text[GR_LUA_PATH + 1];
 } gr_lua_path;
 
-void gr_lua_path_start(gr_lua_path *self);
+static inline void gr_lua_path_start(gr_lua_path *self)
+{
+    self->is_full = false;
+    self->at = GR_LUA_PATH;
+    self->root[0] = '\0';
+    self->text[GR_LUA_PATH] = '\0';
+}
 
 /* [-0, +0] What failed was in the field whose key is at this index, or in the i-th element. Never
  * raises. */
