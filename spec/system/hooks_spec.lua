@@ -2,6 +2,7 @@
 local gaterpc = require "gaterpc"
 local process = require "support.process"
 local pty = require "support.pty"
+local uv = require "luv"
 local task = gaterpc.task
 local message_pack = gaterpc.message_pack
 
@@ -389,6 +390,7 @@ describe("hooks in a broker's process", function()
       broker:run()
     ]]
     local client <close> = gaterpc.Client { broker = host:wait_line "(%S+)\t", timeout = process.limit(9) }
+    host:wait_log "Gate is registered"
     for _ = 1, 2 do
       assert.equal(2, client.Gate.size { 1, 2 })
       local _, err = client:try("Gate", "size", {})
@@ -431,7 +433,10 @@ end)
 describe("a hook that never ends, at the prompt", function()
   after_each(pty.finish)
 
-  it("is ended by Ctrl-C, in arguments and in results", function()
+  -- ThreadSanitizer gives signals only to code that calls the C library now and then.
+  local unless_tsan = uv.exepath():find "thread" and pending or it
+
+  unless_tsan("is ended by Ctrl-C, in arguments and in results", function()
     local _, front, back = process.broker "ipc"
     process.worker("H", "function Class.interface:echo(value) return value end", back)
     local terminal = pty.host {}
