@@ -334,7 +334,7 @@ function worker_steps.late(world, w)
   local other = some(world, world.workers)
   if other ~= w then route = next(other.running) or route end
   if w.running[route] then return end
-  say(world, w, { type = some(world, { "REPLY", "ERROR", "ITEM", "END" }), route = route, payload = "late" })
+  say(world, w, { type = some(world, { "REPLY", "ERROR", "ITEM", "CHUNK", "END" }), route = route, payload = "late" })
   world.late = world.late + 1
 end
 
@@ -363,7 +363,7 @@ local function nonsense(world, peer, types)
 end
 
 function worker_steps.nonsense(world, w)
-  nonsense(world, w, { "HELLO", "REQUEST", "CANCEL", "CHUNK" })
+  nonsense(world, w, { "HELLO", "REQUEST", "CANCEL" })
 end
 
 ---It takes so many calls at once from now on.

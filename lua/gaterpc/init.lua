@@ -26,7 +26,7 @@ local M = {
 
 -- Values that Lua has no word for; see gaterpc.msgpack.
 for _, name in ipairs { "null", "map", "array", "is_map", "is_array", "kwargs", "is_kwargs", "bin", "str", "ext",
-  "timestamp", "uint64" } do
+  "timestamp", "timestamp_from", "timestamp_now", "uint64" } do
   M[name] = msgpack[name]
 end
 

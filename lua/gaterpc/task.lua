@@ -8,6 +8,7 @@
 
 local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
+local hooks = require "gaterpc.msgpack_core".hooks
 local timers = require "gaterpc.timers"
 
 local raw_resume, raw_yield, raw_wrap = coroutine.resume, coroutine.yield, coroutine.wrap
@@ -184,6 +185,10 @@ end
 local CANNOT_WAIT = "cannot wait here: inside table.sort, string.gsub, require, a metamethod called from C "
   .. "or a <close> variable of a cancelled task"
 
+local function cannot_wait(otherwise)
+  return hooks.running() and "cannot wait here: inside a hook of message_pack" or otherwise
+end
+
 ---The job that runs, or nil outside of tasks (in a finalizer, for instance).
 ---@package
 ---@return gaterpc.Job?
@@ -206,9 +211,9 @@ end
 ---@param level integer as in error()
 ---@return gaterpc.Job
 function M.check_wait(level)
-  if not current then error("cannot wait here: no task is running", level + 1) end
+  if not current then error(cannot_wait "cannot wait here: no task is running", level + 1) end
   if not isyieldable() then
-    error(CANNOT_WAIT, level + 1)
+    error(cannot_wait(CANNOT_WAIT), level + 1)
   end
   if current.doomed then
     local doomed = current.doomed
@@ -254,7 +259,10 @@ local pass
 -- When the job is killed during the wait, the inner coroutine is closed too.
 local function pass_wait(co)
   local guard <close> = setmetatable({ co = co }, closing_mt)
-  if not isyieldable() then error(CANNOT_WAIT, 3) end
+  if not isyieldable() then
+    current.stop(current.stop_key, current.stop_id) -- or it would wake the job from another wait
+    error(cannot_wait(CANNOT_WAIT), 3)
+  end
   local values = pack(raw_resume(co, raw_yield(WAIT)))
   while values[1] and values[2] == WAIT do values = pack(raw_resume(co, raw_yield(WAIT))) end
   guard.co = nil

@@ -82,6 +82,15 @@ expected["nested.lua"] = function(file)
   assert.equal("3 bottles, some s left\n2 bottles, some s left\n1 bottle, some s left\n", text)
 end
 
+expected["hooks.lua"] = function(file)
+  assert.equal([[
+an object:   	(1.5, 2)
+a file:      	a file
+a timestamp: 	1970-01-01T00:00:00.000000000Z
+a hook fails:	INVALID_ARGUMENT: the arguments cannot be unpacked: unpack_object_hook at argument 1: too cold ]]
+    .. "[Plane.heat]\n", output_of(file))
+end
+
 expected["luv.lua"] = function(file)
   assert.equal("#!/USR/BIN/ENV GATERPC-HOS\n", output_of(file))
 end

@@ -243,6 +243,7 @@ describe("life and death:", function()
       local client = connect(front)
       local calls = {}
       for i = 1, 10 do calls[i] = task.spawn(function() return client.L.hold(0.05) end) end
+      process.eventually(function() return client:stats().open == 10 end, "the calls")
       assert.equal("one", client.L.name()) -- the others are there before it
       broker:kill "sigterm"
       for i = 1, 10 do assert.equal("held", calls[i]:join()) end

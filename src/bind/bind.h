@@ -12,7 +12,7 @@
 
 #include "base/buf.h"
 
-/* Puts the modules gaterpc.core and gaterpc.msgpack where require finds them. [-0, +0] */
+/* Puts the modules gaterpc.core and gaterpc.msgpack_core where require finds them. [-0, +0] */
 void gr_bind_preload(lua_State *L);
 
 /* Functions of gaterpc.core, added to the table on the stack's top by their modules. [-0, +0] */
@@ -39,6 +39,14 @@ lua_Integer gr_bind_opt_integer(lua_State *L, int index, const char *name, lua_I
 
 /* A random number, never 0. */
 uint64_t gr_bind_random(void);
+
+/* A buffer that is kept from one message to the next: taken, it is the caller's alone, because what
+ * packs into it may be called again by a hook. Keeping frees what is large or there twice. */
+gr_buf gr_bind_take_buf(gr_buf *kept);
+void gr_bind_keep_buf(gr_buf *kept, gr_buf *buf);
+
+/* Raises in a hook: events are taken by the dispatcher only, one at a time. */
+void gr_bind_check_no_hook(lua_State *L);
 
 /* A string argument as a slice; it lives as long as its stack slot. */
 gr_slice gr_bind_check_slice(lua_State *L, int index);

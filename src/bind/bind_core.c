@@ -134,6 +134,6 @@ void gr_bind_preload(lua_State *L)
     lua_pushcfunction(L, open_core);
     lua_setfield(L, -2, "gaterpc.core");
     lua_pushcfunction(L, luaopen_gaterpc_msgpack);
-    lua_setfield(L, -2, "gaterpc.msgpack");
+    lua_setfield(L, -2, "gaterpc.msgpack_core");
     lua_pop(L, 1);
 }

@@ -123,7 +123,8 @@ int gr_sock_connect(gr_sock *self, const char *address)
 }
 
 /* What waits to be sent is dropped; what has come should have been received before. News of the old
- * connection, and of one that libzmq may have made in its place meanwhile, is of no use any more. */
+ * connection, and of one that libzmq may have made in its place meanwhile, is of no use any more.
+ */
 void gr_sock_disconnect(gr_sock *self, const char *address)
 {
     gr_sock_event event;

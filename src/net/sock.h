@@ -45,10 +45,10 @@ int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_l
 /* The routing id of connections that are made from now on; empty: one that ZeroMQ makes up. */
 void gr_sock_set_id(gr_sock *self, gr_slice id);
 
-/* Connects. When the connection ends libzmq makes a new one, but what goes on there belongs to another
- * conversation: disconnect and connect again once everything was received. (ZMQ_IMMEDIATE would end
- * the conversation too, but drops what came before the end and was not received yet.) Returns 0 or
- * GR_EADDRESS. */
+/* Connects. When the connection ends libzmq makes a new one, but what goes on there belongs to
+ * another conversation: disconnect and connect again once everything was received. (ZMQ_IMMEDIATE
+ * would end the conversation too, but drops what came before the end and was not received yet.)
+ * Returns 0 or GR_EADDRESS. */
 int gr_sock_connect(gr_sock *self, const char *address);
 
 /* Ends the connection; what waits to be sent is dropped. */

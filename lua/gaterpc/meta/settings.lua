@@ -26,6 +26,10 @@
 ---@field STREAM_REPLY_MAXSIZE integer  items of a stream that nobody has read yet
 ---@field STREAM_REPLY_MAXBYTES integer  bytes; bytes of such items
 ---@field ZMQ_HWM integer  messages that may wait in ZeroMQ for one connection, in each direction
+---@field HUGE_DATA_SIZEOF integer  bytes; larger results, when packed, travel compressed in pieces of at most so many bytes
+---@field HUGE_DATA_COMPRESS_MODULE string  how: the original's programs read gzip only
+---@field HUGE_DATA_COMPRESS_LEVEL integer  of gzip and zlib
+---@field HUGE_DATA_MAXBYTES integer  bytes; what compressed results may inflate to
 ---@field ZMQ_IPV6 boolean  addresses may name IPv6 hosts, as tcp://[::1]:5555
 ---@field REMOTE_TRACEBACK boolean  errors of methods carry the worker's traceback
 ---@field DEBUG boolean  the log has debug lines, too
@@ -88,9 +92,6 @@
 ---@field ZMQ_SOCK any  changes nothing: sockets have the options that they need; see ZMQ_HWM and ZMQ_IPV6
 ---@field ZMQ_SOCK_SNDTIMEO any  changes nothing: nothing waits in a socket; REPLY_TIMEOUT bounds a call
 ---@field ZMQ_SOCK_RCVTIMEO any  changes nothing: nothing waits in a socket; REPLY_TIMEOUT bounds a call
----@field HUGE_DATA_SIZEOF any  changes nothing: results travel whole and uncompressed, up to 64 MiB; stream larger ones
----@field HUGE_DATA_COMPRESS_MODULE any  changes nothing: results travel uncompressed
----@field HUGE_DATA_COMPRESS_LEVEL any  changes nothing: results travel uncompressed
 ---@field ZAP_ADDR any  changes nothing: brokers do not authenticate their peers
 ---@field ZAP_INPROC_ADDR any  changes nothing: brokers do not authenticate their peers
 ---@field ZAP_REPLY_TIMEOUT any  changes nothing: brokers do not authenticate their peers
