@@ -107,6 +107,12 @@ bench: host ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROU
 	@mkdir -p build
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
 	@$(HOST) scripts/bench/bench.lua build/bare $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
+	@$(MAKE) -s bench-codec
+
+bench-codec: host ## the codecs beside their bare libraries: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
+	@mkdir -p build
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare_codec scripts/bench/bare_codec.c -lz -lzstd -llz4 -lbz2 -llzma
+	@$(HOST) scripts/bench/codec.lua build/bare_codec 0.5 $(or $(BENCH_ROUNDS),3)
 
 install: host ## install the host and its Lua files: [PREFIX=/usr/local] [DESTDIR=]
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gaterpc/lua/gaterpc
@@ -117,6 +123,6 @@ clean: ## remove everything that was built
 	rm -rf build build-*
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.PHONY: all host check lint format docs bench install clean help fuzz
+.PHONY: all host check lint format docs bench bench-codec install clean help fuzz

@@ -638,6 +638,30 @@ describe("a digest", function()
   end)
 end)
 
+describe("the page about it", function()
+  it("has an example that runs", function()
+    local file <close> = assert(io.open "docs/huge-data.md")
+    local example = file:read "a":match "```lua\n(.-)```"
+    assert.truthy(example:find "codec.encoder")
+    assert(load(example, "=docs/huge-data.md", "t"))()
+  end)
+
+  it("tells the levels, the sync points and the defaults as they are", function()
+    local file <close> = assert(io.open "docs/huge-data.md")
+    local page = file:read "a"
+    for _, name in ipairs(codecs.BUILT_IN) do
+      local info = codec.get(name)
+      local row = page:match("\n| `" .. name .. "` |[^\n]*")
+      local low, high, default, syncs = row:match "| (%d+) to (%d+) %((%d+)%) | (%l+) |"
+      assert.same({ info.level_min, info.level_max, info.level_default, info.syncs },
+        { tonumber(low), tonumber(high), tonumber(default), syncs == "yes" }, name)
+    end
+    assert.truthy(page:find(("| `piece_bytes` | %d |"):format(codec.PIECE_BYTES), 1, true))
+    assert.truthy(page:find(("| `max_length` | %d |"):format(codec.MAX_LENGTH), 1, true))
+    assert.truthy(page:find(("| `max_bytes` | %d MiB |"):format(codec.MAX_BYTES >> 20), 1, true))
+  end)
+end)
+
 describe("a codec of one's own", function()
   local serial = 0
 

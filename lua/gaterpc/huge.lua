@@ -262,7 +262,8 @@ local function pieces_of_string(read, stream)
     head, len = string_head(bytes)
   end
   if not head or head == 0 then
-    fail(stream, errors.new("INVALID_ARGUMENT", "the result is no string, and only strings come in pieces: take value()"))
+    fail(stream, errors.new("INVALID_ARGUMENT",
+      "the result is no string, and only strings come in pieces: take value()"))
   end
   local first, sum = bytes:sub(head + 1), 0
   return function()
@@ -270,7 +271,9 @@ local function pieces_of_string(read, stream)
     first = nil
     if piece == "" then piece = read() end
     sum = sum + #(piece or "")
-    if not piece and sum ~= len then fail(stream, errors.new("DATA_LOSS", "the string has another length than it says")) end
+    if not piece and sum ~= len then
+      fail(stream, errors.new("DATA_LOSS", "the string has another length than it says"))
+    end
     return piece
   end
 end

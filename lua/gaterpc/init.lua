@@ -17,6 +17,7 @@ local M = {
   StreamReply = require "gaterpc.stream",
   Worker = worker.Worker,
   call = worker.call,
+  codec = require "gaterpc.codec",
   error = require "gaterpc.error",
   interface = interface.mark,
   log = require "gaterpc.log",

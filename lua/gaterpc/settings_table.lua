@@ -76,8 +76,8 @@ return {
     low = 16, high = 1048576 },
 
   { group = "Huge data" },
-  { "HUGE_DATA_SIZEOF", "bytes", 64 << 10, "larger results, when packed, travel compressed in pieces of at most so many "
-    .. "bytes", low = 1024, high = 32 << 20 },
+  { "HUGE_DATA_SIZEOF", "bytes", 64 << 10, "larger results, when packed, travel compressed in pieces of at most so "
+    .. "many bytes", low = 1024, high = 32 << 20 },
   { "HUGE_DATA_COMPRESS_MODULE", "string", "gzip", "how: the original's programs read gzip only" },
   { "HUGE_DATA_COMPRESS_LEVEL", "integer", 1, "of gzip and zlib", low = 0, high = 9 },
   { "HUGE_DATA_MAXBYTES", "bytes", 256 << 20, "what compressed results may inflate to", low = 1024, high = 1 << 40 },

@@ -1,5 +1,6 @@
 /*
- * bare_codec - what the compression libraries can do in one thread, as a yardstick for gaterpc.codec.
+ * bare_codec - what the compression libraries can do in one thread, as a yardstick for
+ * gaterpc.codec.
  *
  *   bare_codec CODEC LEVEL FILE SECONDS
  *
@@ -131,19 +132,14 @@ static size_t lz4_all(struct bytes in, int level, bool kept)
     LZ4F_cctx *ctx;
     if (LZ4F_isError(LZ4F_createCompressionContext(&ctx, LZ4F_VERSION)))
         fail("LZ4F_createCompressionContext");
-    size_t made = 0;
-    size_t now = LZ4F_compressBegin(ctx, kept ? out : stage, kept ? out_len : sizeof(stage),
-                                    &preferences);
-    for (size_t at = 0; !LZ4F_isError(now); at += STEP) {
-        uint8_t *to = kept ? out + (made += now) : (made += now, stage);
-        size_t left = kept ? out_len - made : sizeof(stage);
-        if (at >= in.len) {
-            made += LZ4F_compressEnd(ctx, to, left, NULL);
-            break;
-        }
+    uint8_t *to = kept ? out : stage;
+    size_t made = LZ4F_compressBegin(ctx, to, sizeof(stage), &preferences);
+    for (size_t at = 0; at < in.len; at += STEP) {
         size_t len = in.len - at < STEP ? in.len - at : STEP;
-        now = LZ4F_compressUpdate(ctx, to, left, in.data + at, len, NULL);
+        to = kept ? out + made : stage;
+        made += LZ4F_compressUpdate(ctx, to, sizeof(stage), in.data + at, len, NULL);
     }
+    made += LZ4F_compressEnd(ctx, kept ? out + made : stage, sizeof(stage), NULL);
     LZ4F_freeCompressionContext(ctx);
     return made;
 }

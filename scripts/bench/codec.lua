@@ -10,7 +10,9 @@ local bare, seconds, rounds = arg[1], tonumber(arg[2] or 0.5), tonumber(arg[3] o
 
 local function run_bare(...)
   local out, ended, text = uv.new_pipe(), task.promise(), ""
-  local handle, pid = uv.spawn(bare, { args = { ... }, stdio = { nil, out, 2 } }, function(code) ended:resolve(code) end)
+  local handle, pid = uv.spawn(bare, { args = { ... }, stdio = { nil, out, 2 } }, function(code)
+    ended:resolve(code)
+  end)
   assert(handle, pid)
   local read = task.promise()
   out:read_start(function(_, data)
@@ -105,8 +107,8 @@ local inputs = { { name = "640 kB of hex digits", data = hex(noise(320000, 1)) }
 local levels = { gzip = { 1, 9 }, zlib = { 1 }, zstd = { 1, 9 }, lz4 = { 1 }, bz2 = { 9 }, lzma = { 1 } }
 local only = os.getenv "BENCH_CODEC"
 
-print(("codecs: medians of %d rounds of %g s each, in turn; (a) the library in C, one thread; (b) gaterpc.codec"):format(
-  rounds, seconds))
+print(("codecs: medians of %d rounds of %g s each, in turn"):format(rounds, seconds))
+print "(a) the library in C, one thread; (b) gaterpc.codec; first compressing, then decompressing"
 print(("%-22s %-5s %5s  %6s   %9s %9s %5s   %9s %9s %5s"):format("", "codec", "level", "size",
   "(a) MB/s", "(b) MB/s", "b/a", "(a) MB/s", "(b) MB/s", "b/a"))
 for _, input in ipairs(inputs) do

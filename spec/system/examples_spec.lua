@@ -95,6 +95,14 @@ expected["luv.lua"] = function(file)
   assert.equal("#!/USR/BIN/ENV GATERPC-HOS\n", output_of(file))
 end
 
+expected["codec.lua"] = function(file)
+  assert.equal([[
+in pieces:	true	1024	true	true
+a bomb:	nil	RESOURCE_EXHAUSTED: gzip: it inflates to more than the 1048576 bytes that are allowed
+one's own:	uryyb	hello
+]], output_of(file))
+end
+
 expected["tasks.lua"] = function(file)
   assert.equal([[
 spawn	3

@@ -244,4 +244,77 @@ function majordomo:stats() end
 
 function majordomo:close() end
 
+-------------------------------------------------------------------------------------------------
+
+---An encoder or decoder whose work is done in libuv's pool, see gaterpc.codec and src/net/coder.h.
+---@class gaterpc.core.coder
+local coder = {}
+
+---@param codec string    a name of core.codecs()
+---@param options table   level, piece_bytes, whole, digest, mtime
+---@param owner table     `owner:on_work()` is called when there is something to take
+---@return gaterpc.core.coder? coder
+---@return string? code
+---@return string? text
+function core.encoder(codec, options, owner) end
+
+---@param codec string
+---@param options table   max_bytes, max_length, window_bytes, digest
+---@param owner table
+---@return gaterpc.core.coder? coder
+---@return string? code
+---@return string? text
+function core.decoder(codec, options, owner) end
+
+---@param op "write"|"sync"|"finish"  a decoder only writes
+---@param data string
+---@return true? done
+---@return string? code
+---@return string? text
+function coder:put(op, data) end
+
+---What is ready: pieces (an encoder) or bytes (a decoder); false: on_work() follows; nil without a code:
+---everything that was put in is used and taken.
+---@return string[]|string|false|nil output
+---@return string? code
+---@return string? text
+function coder:take() end
+
+---@return boolean pending  take() will not give nil
+function coder:pending() end
+
+---@return integer bytes  that were put in and are not used yet
+function coder:queued() end
+
+---Of a decoder from which everything is taken.
+---@return true? complete
+---@return string? code
+---@return string? text
+function coder:finish() end
+
+---@return boolean
+function coder:ended() end
+
+---@return string? digest  16 bytes
+function coder:digest() end
+
+function coder:close() end
+
+---@class gaterpc.core.digest
+local digest = {}
+
+---@return gaterpc.core.digest? digest
+---@return string? code
+---@return string? text
+function core.digest() end
+
+---@param bytes string
+function digest:add(bytes) end
+
+---@return string 16 bytes
+function digest:value() end
+
+---@return gaterpc.Codec[]
+function core.codecs() end
+
 return core
