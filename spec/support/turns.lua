@@ -14,6 +14,7 @@ local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
 local task = require "gaterpc.task"
 local timers = require "gaterpc.timers"
+local uv = require "luv"
 
 local M = {}
 
@@ -56,14 +57,42 @@ local function as_expected(ops)
   return true
 end
 
----Lets everybody run until all tasks are where a model says that they end, and a little longer.
+---Lets everybody run until all tasks are where a model says that they end, and a little longer. Forgets
+---those that have ended.
 ---@param ops { task: spec.Begun, result?: string }[]
-function M.settle(ops)
-  for _ = 1, 100 do
-    if as_expected(ops) then break end
+---@param same fun(expected: any, got: any)
+function M.settle(ops, same)
+  local rounds = 0
+  while rounds < 100 and not as_expected(ops) do
+    rounds = rounds + 1
     M.turn(1)
   end
-  M.turn(3)
+  M.turn(2)
+  for i = #ops, 1, -1 do
+    same(ops[i].result or "waits", ops[i].task:outcome())
+    if ops[i].result then table.remove(ops, i) end
+  end
+end
+
+local function same(expected, got)
+  if expected ~= got then
+    error(("expected %s, got %s"):format(tostring(expected), tostring(got)), 2)
+  end
+end
+
+---Calls run(random, same) so many times, each on a new clock. What fails names its seed, with which
+---GATERPC_SEED repeats it.
+---@param count integer
+---@param run fun(random: function, same: fun(expected: any, got: any))
+function M.random_runs(count, run)
+  local given = tonumber(os.getenv "GATERPC_SEED")
+  local first = given or uv.hrtime() & 0x7fffffff
+  for seed = first, given and first or first + count - 1 do
+    M.stop_clock()
+    math.randomseed(seed)
+    local ok, err = xpcall(run, debug.traceback, math.random, same)
+    if not ok then error(("with GATERPC_SEED=%d: %s"):format(seed, err), 0) end
+  end
 end
 
 ---Moves the clock without a turn: who is late is only woken.
