@@ -261,7 +261,8 @@ function methods:aget(key, timeout, default)
   local entry = self.entries[key]
   if entry then return entry.value end
   local _, value, err = await(self, key, timeout, default, false)
-  return value, err
+  if err then return nil, err end
+  return value
 end
 
 ---Takes a key out and gives its value; waits until it appears.
@@ -280,7 +281,8 @@ function methods:apop(key, timeout, default)
     self.taken = self.taken - 1
     settle(self)
   end
-  return value, err
+  if err then return nil, err end
+  return value
 end
 
 ---True when a new key would not find a place.

@@ -143,7 +143,8 @@ end
 ---@return gaterpc.Error? err  DEADLINE_EXCEEDED, or UNAVAILABLE when the queue is closed and empty
 function methods:get(timeout)
   local item, err = get(self, waiters.seconds(timeout, 2))
-  return item, err
+  if err then return nil, err end
+  return item
 end
 
 ---Takes the first item without waiting.

@@ -55,7 +55,8 @@ end
 ---@return gaterpc.Error? err  DEADLINE_EXCEEDED, or UNAVAILABLE when the semaphore is closed
 function methods:acquire(timeout)
   local got, err = acquire(self, timeout)
-  return got, err
+  if not got then return nil, err end
+  return true
 end
 
 ---Takes a permit without waiting.
