@@ -8,10 +8,14 @@ local options = require "gaterpc.options"
 local worker = require "gaterpc.worker"
 
 local M = {
+  BoundedDict = require "gaterpc.bounded_dict",
   Client = require "gaterpc.client",
   HugeData = require "gaterpc.huge",
   Majordomo = broker.Majordomo,
   AMajordomo = broker.Majordomo,
+  Event = require "gaterpc.event",
+  Queue = require "gaterpc.queue",
+  Semaphore = require "gaterpc.semaphore",
   Service = require "gaterpc.service",
   Settings = require "gaterpc.settings",
   StreamReply = require "gaterpc.stream",

@@ -31,6 +31,7 @@ local INTERRUPT = setmetatable({}, { __name = "gaterpc.interrupt" })
 ---@field on_wait? fun(job: gaterpc.Job)             before it waits
 ---@field on_resume? fun(job: gaterpc.Job)           before it goes on
 ---@field stop? fun(key: any, id: any)               gives up what it waits for
+---@field woken? table                               its place among those that are ready
 ---@field handle? gaterpc.Task                       the public face, when there is one
 ---@field serial integer                             counts the uses of a pooled job
 ---@field origin? gaterpc.Job                        the method that it works for, see M.origin
@@ -44,6 +45,7 @@ local POOL_MAX = 1024
 
 -- Jobs to resume: a ring of job, argument pack.
 local ready, ready_first, ready_last = {}, 1, 0
+local NOBODY = { alive = false }
 
 -------------------------------------------------------------------------------------------------
 -- Running
@@ -87,7 +89,7 @@ local function resume(job, ...)
   if not job.alive then return end
   local before = current
   current = job
-  job.stop = nil
+  job.stop, job.woken = nil, nil
   local on_resume = job.on_resume
   if on_resume then on_resume(job) end
   step(job, raw_resume(job.co, ...))
@@ -130,12 +132,15 @@ end
 ---@package
 M.resume = resume
 
----Lets a job continue as soon as the present one waits or ends.
+---Lets a job continue as soon as the present one waits or ends. The first wake-up counts: another one
+---before the job has its turn (its time is up too) would end its next wait.
 ---@package
 ---@param job gaterpc.Job
 function M.wake(job, ...)
+  if job.woken then return end
   ready_last = ready_last + 1
-  ready[ready_last] = { job, select("#", ...), ... }
+  local entry = { job, select("#", ...), ... }
+  ready[ready_last], job.woken = entry, entry
 end
 local wake = M.wake
 
@@ -228,7 +233,7 @@ local function awake(first, ...)
 end
 
 ---Suspends the job until somebody wakes or resumes it; returns what that one passes. `stop(key, id)`
----is called when the job is killed or interrupted instead.
+---is called when the job is killed or interrupted instead, also between its wake-up and its turn.
 ---@package
 function M.wait(stop, key, id)
   current.stop, current.stop_key, current.stop_id = stop, key, id
@@ -242,6 +247,7 @@ end
 function M.interrupt(job, err)
   if not job.alive or not job.stop or status(job.co) ~= "suspended" then return false end
   job.stop(job.stop_key, job.stop_id)
+  if job.woken then job.woken[1] = NOBODY end -- or it would be resumed in its next wait, too
   resume(job, INTERRUPT, err)
   return true
 end

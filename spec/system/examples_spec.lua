@@ -135,6 +135,20 @@ expected["settings_file.lua"] = function(file)
   assert.equal("0.5\n", host.out)
 end
 
+
+expected["pipeline.lua"] = function(file)
+  assert.equal([[
+nothing yet	nil	DEADLINE_EXCEEDED: the key was not set within 0 s
+1	1
+2	4
+3	9
+4	16
+5	25
+6	36
+all done	0	0	semaphore with 2 of 2 permits free
+]], output_of(file))
+end
+
 describe("the examples", function()
   after_each(process.finish)
 
