@@ -183,7 +183,8 @@ local reply_mt = { __name = "gaterpc.HugeReply", __index = reply }
 
 local function fail(stream, err)
   stream:close()
-  error(errors.new(err.code, err.message, { service = stream.service, method = stream.method }), 0)
+  err.service, err.method = err.service or stream.service, err.method or stream.method
+  error(err, 0)
 end
 
 -- Everything that the stream decodes to, bytes by bytes; raises what goes wrong.

@@ -42,6 +42,10 @@ expected["quickstart.lua"] = function(file)
     methods)
 end
 
+expected["huge.lua"] = function(file)
+  assert.equal("3000000\n98894\tline 10000\n1000000\n", output_of(file))
+end
+
 expected["python.lua"] = function(file)
   assert.equal("gate01\t6\ngate02\t6\n", output_of(file))
 end

@@ -4,7 +4,7 @@ import os
 
 import zmq
 
-from frames import (DISCONNECT, HEARTBEAT, READY, REPLY, REQUEST, STREAM, STREAM_END, STREAM_ERROR, C, W, Fault,
+from frames import (DISCONNECT, HUGE, HEARTBEAT, READY, REPLY, REQUEST, STREAM, STREAM_END, STREAM_ERROR, C, W, Fault,
                     credentials, envelope, unpack)
 from program import arguments, now, run, say
 
@@ -187,7 +187,7 @@ class Broker:
             body = rest[3:]
             if len(body) == 1:
                 unpack(self.dialect, body[0])
-            elif body[0] != STREAM or (body[1] == STREAM_ERROR and self.dialect == "gate01"):
+            elif body[0] not in (STREAM, HUGE) or (body[1] == STREAM_ERROR and self.dialect == "gate01"):
                 raise Fault("a body that this version does not have: %r" % body[:2])
             self.to_client(rest[0], state["service"], rest[2], body)
         # every item frees it too, as theirs does

@@ -1,10 +1,12 @@
 """A client of gate01, gate02 or RFC 7, as strict as the original's program. Commands and outcomes are JSON lines."""
 
 import uuid
+import zlib
 
 import zmq
 
-from frames import (C, STREAM, STREAM_END, STREAM_ERROR, Fault, credentials, from_json, pack, params, printable,
+from fragile_gunzip import gunzip
+from frames import (C, HUGE, HUGE_END, HUGE_ERROR, STREAM, STREAM_END, STREAM_ERROR, Fault, credentials, from_json, pack, params, printable,
                     unpack)
 from program import arguments, now, run, say
 
@@ -139,7 +141,33 @@ class Client:
         elif call.get("internal") is None:
             say(n=call["n"], result=printable(answer.get("result")), **more)
 
+    def huge_answer(self, tag, call, body):
+        """Compressed pieces, read with the weaknesses of 0.1, or as one stream of bytes."""
+        pieces = call.setdefault("pieces", [])
+        call["due"] = now() + 60000
+        ending = STREAM_END if self.dialect == "gate01" else HUGE_END
+        if body[1] == STREAM_ERROR and len(body) == 3 and self.dialect == "gate02":
+            del self.calls[tag]
+            say(n=call["n"], error=unpack(self.dialect, body[2]))
+        elif len(body) != 2:
+            raise Fault("huge data in %d frames" % len(body))
+        elif body[1] != ending:
+            pieces.append(body[1])
+        elif HUGE_ERROR in pieces:
+            del self.calls[tag]
+            say(n=call["n"], error=unpack(self.dialect, pieces[-1]))
+        else:
+            del self.calls[tag]
+            try:
+                data = gunzip(pieces) if self.dialect == "gate01" else zlib.decompress(b"".join(pieces), 31)
+                say(n=call["n"], huge=True, result=printable(unpack(self.dialect, data)))
+            except Exception as err:
+                say(n=call["n"], huge=True, error=[type(err).__name__, str(err), ""])
+
     def stream_answer(self, tag, call, body):
+        if body[0] == HUGE:
+            self.huge_answer(tag, call, body)
+            return
         if body[0] != STREAM:
             raise Fault("an unknown tag: %r" % body[0])
         call["streaming"], call["due"] = True, now() + 60000

@@ -8,6 +8,7 @@ import msgpack
 C, W = b"MDPC01", b"MDPW01"
 READY, REQUEST, REPLY, HEARTBEAT, DISCONNECT = (bytes([n]) for n in range(1, 6))
 STREAM, STREAM_END, STREAM_ERROR = b"GateStreamGenerator", b"GateStreamEnd", b"GateStreamException"
+HUGE, HUGE_END, HUGE_ERROR = b"GateStreamHugData", b"HugeDataEND", b"HugeDataException"
 
 
 class Fault(Exception):

@@ -1,12 +1,13 @@
 """A worker of gate01, gate02 or RFC 7, as strict as the original's program. Commands and news are JSON lines."""
 
+import gzip
 import os
 import traceback
 import uuid
 
 import zmq
 
-from frames import (DISCONNECT, HEARTBEAT, READY, REPLY, REQUEST, STREAM, STREAM_END, STREAM_ERROR, W, Fault,
+from frames import (HUGE, HUGE_END, HUGE_ERROR, DISCONNECT, HEARTBEAT, READY, REPLY, REQUEST, STREAM, STREAM_END, STREAM_ERROR, W, Fault,
                     credentials, envelope, pack, triple, unpack)
 from program import arguments, now, run, say
 
@@ -131,8 +132,29 @@ class Worker:
     def reply(self, client, tag, body):
         self.sock.send_multipart(self.head(REPLY) + [client, b"", tag] + body)
 
+    def huge(self, client, tag, value, failure=None):
+        """As the packages cut it: 0.1 sends gzip's header first, both then 1000 bytes at a time."""
+        old = self.dialect == "gate01"
+        data = gzip.compress(pack(value), 9 if old else 1)
+        cuts = ([data[:10]] if old else []) + [data[at:at + 1000] for at in range(10 if old else 0, len(data), 1000)]
+        for piece in cuts[:1] if failure else cuts + ([] if old else [b""]):
+            self.reply(client, tag, [HUGE, piece])
+        if failure and old:
+            self.reply(client, tag, [HUGE, HUGE_ERROR])
+            self.reply(client, tag, [HUGE, pack(failure)])
+        elif failure:
+            self.reply(client, tag, [HUGE, STREAM_ERROR, pack(failure)])
+        if old or not failure:
+            self.reply(client, tag, [HUGE, STREAM_END if old else HUGE_END])
+
     def answer(self, client, tag, name, args, kwargs):
         if name == "ignore":
+            return
+        if name == "huge":
+            self.huge(client, tag, "0123456789abcdef" * (args[0] // 16))
+            return
+        if name == "huge_fail":
+            self.huge(client, tag, "x" * 10000, triple(self.dialect, ValueError("no luck"), "trace"))
             return
         if name == "slow":
             self.later.append((now() + args[0], (client, tag, [envelope("slept")])))
