@@ -66,7 +66,7 @@ local function take(self)
   local item = slots[first]
   slots[first] = nil
   self.first, self.count = first + 1, self.count - 1
-  if self.count == 0 then self.first, self.last = 1, 0 end
+  if self.count == 0 then self.first, self.last = 1, 0 end -- low indices are quicker
   settle(self)
   return item
 end
