@@ -367,6 +367,21 @@ describe("waiting at a bounded dictionary", function()
     assert.same({ "x", "new", "y", 1 }, entries_of(dict))
   end)
 
+  it("for a place is over with its value set, though the task is cancelled before its turn", function()
+    local dict = full_dict(1)
+    local popper = turns.begin(dict.apop, dict, "x")
+    dict:pop(1)
+    dict:set("x", "old") -- on its way to the popper, keeps the place
+    local setter = turns.begin(dict.aset, dict, "x", "new")
+    popper:kill() -- the old value is back, and replaced
+    setter:kill()
+    turns.turn()
+    assert.same({ "x", "new" }, entries_of(dict))
+    dict:pop "x"
+    assert.is_true(dict:set("y", 1))
+    assert.equal("RESOURCE_EXHAUSTED", code_of(dict:set("z", 2)))
+  end)
+
   it("for a place brings the value to those who wait for the key", function()
     local dict = full_dict(1)
     local pop, set = turns.begin(dict.apop, dict, "x"), turns.begin(dict.aset, dict, "x", 5)

@@ -69,10 +69,10 @@ local function arrive(self, key, value)
   local line = self.lines[key]
   while line and line.first do
     local waiter = line.first
-    if waiter.setter then -- to replace a value needs no place
-      waiter.setter.applied = true
-      value = waiter.setter.value
-      waiters.serve(waiter.setter, true)
+    local setter = waiter.setter
+    if setter then -- to replace a value needs no place
+      setter.applied, value = true, setter.value
+      waiters.serve(setter, true)
     elseif waiter.takes then
       self.taken, waiter.value = self.taken + 1, value
       return waiters.serve(waiter, true, value)
@@ -116,10 +116,11 @@ local function place_comes_back(self, waiter)
 end
 
 -- A setter stands in its key's line too, by proxy: the key may appear before a place is free.
-local function new_setter(self, key, value)
-  local setter = { value = value, applied = false }
-  setter.proxy = { key = key, setter = setter }
-  line_of(self, key):append(setter.proxy)
+local function enter_setter(self, job, timeout, key, value)
+  local setter = self.setters:enter(job, timeout, key, value)
+  setter.proxy = line_of(self, key):stand_in(key)
+  setter.proxy.setter = setter
+  settle(self)
   return setter
 end
 
@@ -196,9 +197,7 @@ function methods:aset(key, value, timeout)
   local behind = self.promised > 0 and timeout ~= 0 -- those who were woken set first
   if try_set(self, key, value, places(self) > 0 and not behind) then return true end
   if timeout == 0 then return waiters.late("no place was free", 0) end
-  local job = task.check_wait(2)
-  local setter = self.setters:enter(job, timeout, new_setter(self, key, value))
-  settle(self)
+  local setter = enter_setter(self, task.check_wait(2), timeout, key, value)
   local place = waiters.wait(setter)
   if setter.applied then return true end
   if place == nil then return waiters.late("no place was free", timeout) end
@@ -240,7 +239,9 @@ local function await(self, key, timeout, default, takes)
   local served, value
   if timeout ~= 0 then
     local job = task.check_wait(3)
-    served, value = waiters.wait(line_of(self, key):enter(job, timeout, { key = key, takes = takes }))
+    local waiter = line_of(self, key):enter(job, timeout, key)
+    waiter.takes = takes
+    served, value = waiters.wait(waiter)
     if served then return true, value end
     if served == false then return false, waiters.closed "dictionary" end
   end

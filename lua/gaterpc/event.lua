@@ -46,7 +46,7 @@ function methods:wait(timeout)
   if self.happened then return true end
   if self.closed then return waiters.closed "event" end
   if timeout == 0 then return waiters.late("the event was not set", 0) end
-  local happened = waiters.wait(self.line:enter(task.check_wait(2), timeout, {}))
+  local happened = waiters.wait(self.line:enter(task.check_wait(2), timeout))
   if happened then return true end
   if happened == nil then return waiters.late("the event was not set", timeout) end
   return waiters.closed "event"

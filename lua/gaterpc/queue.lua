@@ -66,7 +66,7 @@ local function take(self)
   local item = slots[first]
   slots[first] = nil
   self.first, self.count = first + 1, self.count - 1
-  if self.count == 0 then self.first, self.last = 1, 0 end
+  if self.count == 0 then self.first, self.last = 1, 0 end -- low indices are quicker
   settle(self)
   return item
 end
@@ -101,7 +101,7 @@ function methods:put(item, timeout)
   local behind = self.promised_places > 0 and timeout ~= 0 -- those who were woken put first
   if places(self) > 0 and not behind then return add(self, item) end
   if timeout == 0 then return waiters.late("no place was free", 0) end
-  local waiter = self.putters:enter(task.check_wait(2), timeout, {})
+  local waiter = self.putters:enter(task.check_wait(2), timeout)
   settle(self)
   local place = waiters.wait(waiter)
   if place == nil then return waiters.late("no place was free", timeout) end
@@ -127,7 +127,7 @@ local function get(self, timeout)
   if self.count > self.promised_items and not behind then return take(self) end
   if self.closed and self.count == 0 then return waiters.closed "queue" end
   if timeout == 0 then return waiters.late("no item came", 0) end
-  local waiter = self.getters:enter(task.check_wait(3), timeout, {})
+  local waiter = self.getters:enter(task.check_wait(3), timeout)
   settle(self)
   local promised = waiters.wait(waiter)
   if promised == nil then return waiters.late("no item came", timeout) end

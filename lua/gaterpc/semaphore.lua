@@ -41,7 +41,7 @@ local function acquire(self, timeout)
     return true
   end
   if timeout == 0 then return waiters.late("no permit was free", 0) end
-  local got = waiters.wait(self.line:enter(task.check_wait(3), timeout, {}))
+  local got = waiters.wait(self.line:enter(task.check_wait(3), timeout))
   if got then return true end
   if got == nil then return waiters.late("no permit was free", timeout) end
   return waiters.closed "semaphore"

@@ -14,9 +14,11 @@ local wake, wait = task.wake, task.wait
 
 local M = {}
 
----One place in a line. Containers add fields of their own.
+---One place in a line. Containers may add fields of their own.
 ---@class gaterpc.Waiter
----@field package job gaterpc.Job
+---@field key any
+---@field value any
+---@field package job? gaterpc.Job
 ---@field package line gaterpc.Line
 ---@field package waits boolean     it stands in the line
 ---@field package promised boolean  it was served
@@ -42,13 +44,23 @@ function M.line(owner, give_back, left)
   return setmetatable({ owner = owner, give_back = give_back, left = left }, mt)
 end
 
----Puts a waiter at the end without suspending anybody; leave() takes it out.
----@param waiter gaterpc.Waiter
-function line:append(waiter)
+-- All fields at once, so that the table is made in its size.
+local function append(self, job, key, value)
   local last = self.last
-  waiter.line, waiter.waits, waiter.before = self, true, last
+  local waiter = {
+    job = job, line = self, waits = true, promised = false, timer = nil, before = last, behind = nil,
+    key = key, value = value,
+  }
   if last then last.behind = waiter else self.first = waiter end
   self.last = waiter
+  return waiter
+end
+
+---Puts somebody at the end who does not wait there himself; leave() takes him out.
+---@param key any
+---@return gaterpc.Waiter
+function line:stand_in(key)
+  return append(self, nil, key)
 end
 
 ---Takes a waiter out of its line, wherever it stands.
@@ -79,13 +91,13 @@ local function abandon(waiter)
 end
 
 ---Puts the running task at the end; wait() suspends it. Between the two it may be served already.
----@param job gaterpc.Job      what task.check_wait has given
----@param seconds? number      nil: for ever
----@param waiter gaterpc.Waiter  a table of the container's, used once
+---@param job gaterpc.Job    what task.check_wait has given
+---@param seconds? number    nil: for ever
+---@param key? any           for the container
+---@param value? any         likewise
 ---@return gaterpc.Waiter waiter
-function line:enter(job, seconds, waiter)
-  waiter.job = job
-  self:append(waiter)
+function line:enter(job, seconds, key, value)
+  local waiter = append(self, job, key, value)
   if seconds then waiter.timer = timers.after(seconds, time_is_up, waiter) end
   return waiter
 end
