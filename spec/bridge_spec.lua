@@ -307,6 +307,41 @@ describe("bridge", function()
     assert.is_nil(c:hear())
   end)
 
+  it("lets a stream for the original's clients stand still no longer than they wait", function()
+    for _, dialect in ipairs { "gate01", "gate02" } do
+      engine.at(1000)
+      world = mixed.world()
+      local w, c = world:worker("gh1", "S", { deadline_ms = 0 }), world:client(dialect)
+      w:hear "READY"
+      c:request {}
+      w:answer(w:hear "REQUEST", "ITEM", 1, 0)
+      c:hear "ITEM"
+      for ms = 9999, 59999, 10000 do
+        world:tick(ms)
+        c:request { service = "Gate", method = "get_services" }
+        c:hear "REPLY"
+      end
+      assert.equal(1, world:stats().calls)
+      world:tick(60000)
+      assert.equal(dialect == "gate01" and "END" or "ERROR", c:hear().type)
+      w:hear "CANCEL"
+      assert.equal(dialect == "gate01" and 1 or 0, world:stats().cut)
+    end
+  end)
+
+  it("gives a second request with the id of an open one no answer, which would end a gate01 client", function()
+    local w, c = world:worker("gate02", "S"), world:client "gate01"
+    c:request {}
+    local request = w:hear "REQUEST"
+    c.calls = 0
+    c:request {}
+    assert.is_nil(w:hear())
+    assert.equal(1, world:stats().malformed)
+    w:answer(request, "REPLY", 1)
+    c:hear "REPLY"
+    assert.is_nil(c:hear())
+  end)
+
   it("tells the original's clients that all workers were busy, when a call has waited in vain", function()
     local w, c, d = world:worker("gate02", "S", { credit = 1 }), world:client "gate01", world:client "gate02"
     c:request {}
