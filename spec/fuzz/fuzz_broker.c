@@ -157,6 +157,7 @@ static void check_front(struct world *world, enum gr_via via, uint8_t id, const 
         CHECK(world->answered[via][id][got->id] <= world->asked[via][id][got->id]);
         break;
     case GR_ITEM:
+    case GR_CHUNK:
         CHECK(world->answered[via][id][got->id] < world->asked[via][id][got->id]);
         break;
     default:

@@ -485,6 +485,7 @@ static void on_answer(gr_client *self, gr_envelope *answer, gr_msg **msg, int64_
     case GR_CHUNK:
         if (!self->foreign.dialect->is_ours && take_failure(self, call, answer, msg))
             return;
+        answer->count = 1; /* whatever it says */
         on_items(self, call, answer, msg, now_ms);
         return;
     case GR_ITEM:
