@@ -339,6 +339,7 @@ describe("a setting of a host", function()
         function Broker.interface:slow() return 200, self:stats().slow end
         Broker { frontend = %q, backend = %q }:run()]]):format(front, back), { name = "broker", env = env })
       local worker = process.worker("S", [[
+        gaterpc.Settings.HUGE_DATA_SIZEOF = "1M" -- what is compressed would not fill anything
         local open, go, size = 0, task.promise(), ("x"):rep(256 << 10)
         function Class.interface:big()
           open = open + 1
