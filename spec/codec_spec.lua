@@ -641,7 +641,7 @@ end)
 describe("the page about it", function()
   it("has an example that runs", function()
     local file <close> = assert(io.open "docs/huge-data.md")
-    local example = file:read "a":match "```lua\n(.-)```"
+    local example = file:read "a":match "## Codecs.-```lua\n(.-)```"
     assert.truthy(example:find "codec.encoder")
     assert(load(example, "=docs/huge-data.md", "t"))()
   end)
