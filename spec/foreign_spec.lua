@@ -159,6 +159,50 @@ describe("a worker engine of", function()
         assert.equal(dialect == "gate01" and "ITEM END" or "ITEM ERROR", types(list))
       end)
 
+      it("sends pieces of bulk, in the one codec that the original reads, and their end", function()
+        request(1)
+        local route = engine.events(w)[2].route
+        assert.same({ nil, "INVALID_ARGUMENT" }, { w:chunk(route, "zstd", false, "x") })
+        assert.same({ nil, "INVALID_ARGUMENT" }, { w:chunk(route, "gzip", true, "x") })
+        said()
+        assert.is_true(w:chunk(route, "gzip", false, "one"))
+        assert.is_true(w:chunk(route, "gzip", false, "two"))
+        w:finish(route, "digest")
+        local list = said()
+        assert.equal("CHUNK CHUNK END", types(list))
+        assert.equal("onetwo", list[1].payload .. list[2].payload)
+        assert.is_true(list[3].bulk)
+      end)
+
+      local function heard_failure(list)
+        if dialect == "gate02" then
+          assert.equal("CHUNK ERROR", types(list))
+          return { engine.exception_of(list[2].payload) }
+        end
+        assert.equal("CHUNK CHUNK CHUNK END", types(list))
+        assert.equal("HugeDataException", list[2].payload)
+        return msgpack.unpack(list[3].payload)
+      end
+
+      it("says why bulk fails, whoever ends it", function()
+        open { idle_ms = 10000 }
+        request(1)
+        request(2)
+        local events = engine.events(w)
+        said()
+        w:chunk(events[2].route, "gzip", false, "x")
+        w:error(events[2].route, "INTERNAL", engine.put_exception("E", "m", "t"))
+        assert.same({ "E", "m", "t" }, heard_failure(said()))
+        w:chunk(events[3].route, "gzip", false, "x")
+        engine.at(12000)
+        hear { type = "HEARTBEAT" }
+        w:tick()
+        local list = said()
+        if list[#list].type == "HEARTBEAT" then list[#list] = nil end
+        if list[2].type == "HEARTBEAT" then table.remove(list, 2) end
+        assert.equal("DEADLINE_EXCEEDED", heard_failure(list)[1])
+      end)
+
       it("sends no answer that the other side cannot read", function()
         request(1)
         local route = engine.events(w)[2].route
@@ -264,6 +308,28 @@ describe("a client engine of", function()
         hear { type = "ERROR", in_stream = true, tag = tag, payload = engine.put_exception("E", "m", "t") }
         local events = engine.events(c)
         assert.equal("ITEM FAILED", types(events))
+        assert.same({ "E", "m", "t" }, { engine.exception_of(events[2].payload) })
+      end)
+
+      it("gets bulk, and why it fails", function()
+        local _, tag = call()
+        hear { type = "CHUNK", tag = tag, payload = "one" }
+        hear { type = "CHUNK", tag = tag, payload = "" } -- gate02 sends one before the end
+        hear { type = "END", tag = tag, bulk = true }
+        assert.equal("UP CHUNK END", types(engine.events(c)))
+        _, tag = call()
+        hear { type = "CHUNK", tag = tag, payload = "one" }
+        if dialect == "gate01" then
+          hear { type = "CHUNK", tag = tag, payload = "HugeDataException" }
+          hear { type = "CHUNK", tag = tag, payload = msgpack.pack { "E", "m", "t" } }
+          hear { type = "END", tag = tag, bulk = true }
+          assert.equal(1, c:stats().late) -- the end
+        else
+          hear { type = "ERROR", tag = tag, in_stream = true, bulk = true, payload = engine.put_exception("E", "m", "t") }
+        end
+        local events = engine.events(c)
+        assert.equal("CHUNK FAILED", types(events))
+        assert.equal("INTERNAL", events[2].code)
         assert.same({ "E", "m", "t" }, { engine.exception_of(events[2].payload) })
       end)
 

@@ -103,13 +103,15 @@ function peer:request(call)
   return self.calls
 end
 
----Answers what was heard with REPLY, ITEM, END or ERROR; a value is packed.
+---Answers what was heard with REPLY, ITEM, CHUNK, END or ERROR; a value is packed, a piece is not.
 function peer:answer(request, type, value, ...)
   local said = { type = type, route = request.route, tag = request.tag, caller = request.caller, in_stream = false }
   if type == "REPLY" then
     said.payload = engine.put_result(msgpack.pack(value))
   elseif type == "ITEM" then
     said.payload, said.count, said.split = msgpack.pack(value), 1, (...)
+  elseif type == "CHUNK" then
+    said.payload, said.count, said.split, said.method = value, 1, ...
   elseif type == "ERROR" then
     said.payload, said.status, said.in_stream = engine.put_exception(value, "message", "traceback"), 9, (...) or false
   else

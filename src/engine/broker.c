@@ -264,10 +264,25 @@ void gr_broker_send(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now_ms
     gr_msg_destroy(msg);
 }
 
+/* Before an error: what the client's dialect wants to hear first; and a stream of gate01, which has
+ * no error, is counted. */
+static void send_last_words(gr_broker *self, gr_peer *client, const gr_envelope *error,
+                            const gr_buf *payload, int64_t now_ms)
+{
+    gr_envelope said[GR_BULK_LAST_WORDS];
+    gr_slice bytes = payload != NULL ? gr_buf_slice(payload) : error->payload;
+    int count = gr_bulk_last_words(client->dialect, error, bytes, said);
+    for (int i = 0; i < count; i++)
+        gr_broker_send_envelope(self, client, &said[i], NULL, now_ms);
+    self->stats.cut += client->dialect == &gr_dialect_gate01 && error->in_stream && !error->bulk;
+}
+
 int gr_broker_send_envelope(gr_broker *self, gr_peer *peer, const gr_envelope *envelope,
                             gr_buf *payload, int64_t now_ms)
 {
     gr_msg *msg;
+    if (envelope->type == GR_ERROR)
+        send_last_words(self, peer, envelope, payload, now_ms);
     int rc = peer->dialect->build(
         envelope, is_at_back(peer) ? GR_BROKER_TO_WORKER : GR_BROKER_TO_CLIENT, payload, &msg);
     if (rc < 0 || msg == NULL)

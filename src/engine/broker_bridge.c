@@ -244,34 +244,10 @@ static void take_item(gr_broker *self, struct call *at, gr_slice item, int64_t n
         send_held(self, at, now_ms);
 }
 
-/* The error of bulk that gate01 has announced: the second of three messages. */
-static void take_exception(gr_broker *self, struct call *at, gr_slice exception, int64_t now_ms)
-{
-    gr_envelope error = {.type = GR_ERROR, .status = (uint16_t)-GR_EINTERNAL};
-    gr_buf payload = {0};
-    if (gr_put_exception(&payload, exception) == 0)
-        error.payload = gr_buf_slice(&payload);
-    gr_bridge_answer(self, at, &error, now_ms);
-    gr_buf_clear(&payload);
-}
-
-/* True when the piece is no data, but about a failure, and was dealt with. */
-static bool take_failure(gr_broker *self, struct call *at, gr_slice piece, int64_t now_ms)
-{
-    if (at->bridge->fails) {
-        take_exception(self, at, piece, now_ms);
-        return true;
-    }
-    at->bridge->fails = gr_slice_equal(piece, gr_slice_str(GR_BULK_FAILS));
-    return at->bridge->fails;
-}
-
 static void take_piece(gr_broker *self, struct call *at, gr_slice piece, int64_t now_ms)
 {
     uint8_t head[5] = {0xc6, (uint8_t)(piece.len >> 24), (uint8_t)(piece.len >> 16),
                        (uint8_t)(piece.len >> 8), (uint8_t)piece.len};
-    if (piece.len == 0 || take_failure(self, at, piece, now_ms))
-        return; /* gate02 sends an empty one before the end */
     if (piece.len > GR_MP_MAX_BYTES ||
         hold(self, at->bridge, gr_slice_of(head, sizeof(head)), piece) < 0)
         gr_broker_fail_call(self, at, GR_EEXHAUSTED, reads_too_slowly, now_ms);
@@ -377,22 +353,6 @@ static void stream_other(gr_broker *self, struct call *at, const gr_envelope *an
     }
 }
 
-static bool is_gate01(const struct call *at)
-{
-    return at->from.client->dialect == &gr_dialect_gate01;
-}
-
-/* gate01's three messages for bulk that has failed: the last one is the end. */
-static void announce_failure(gr_broker *self, struct call *at, gr_slice payload, int64_t now_ms)
-{
-    gr_envelope said = gr_bridge_about(at);
-    said.type = GR_CHUNK;
-    said.payload = gr_slice_str(GR_BULK_FAILS);
-    gr_broker_send_envelope(self, at->from.client, &said, NULL, now_ms);
-    said.payload = gr_get_exception(payload);
-    gr_broker_send_envelope(self, at->from.client, &said, NULL, now_ms);
-}
-
 /* A piece from a worker of our own: readable for the original only as one value in gzip. */
 static int pass_piece(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms)
 {
@@ -416,8 +376,6 @@ static void bulk_other(gr_broker *self, struct call *at, const gr_envelope *answ
     self->stats.items++;
     if (at->worker->dialect->is_ours)
         rc = pass_piece(self, at, answer, now_ms);
-    else if (take_failure(self, at, answer->payload, now_ms))
-        return;
     else
         rc = hold(self, at->bridge, gr_slice_of(NULL, 0), answer->payload);
     if (rc < 0)
@@ -442,19 +400,16 @@ static void end_bulk_other(gr_broker *self, struct call *at, int64_t now_ms)
 static void end_other(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms)
 {
     gr_envelope reply = gr_bridge_about(at);
-    if (answer->type == GR_ERROR && at->bulk && is_gate01(at))
-        announce_failure(self, at, answer->payload, now_ms);
     reply.type = answer->type;
     reply.status = answer->status;
     reply.payload = answer->payload;
-    bool quiet = is_gate01(at) && answer->status / 100 == 1 &&
-                 answer->type == GR_REPLY; /* an internal handler that wants no answer */
+    bool quiet = at->from.client->dialect == &gr_dialect_gate01 && answer->type == GR_REPLY &&
+                 answer->status / 100 == 1; /* an internal handler that wants no answer */
     int rc = quiet ? 0 : gr_broker_send_envelope(self, at->from.client, &reply, NULL, now_ms);
     if (rc < 0) {
         fail_unsayable(self, at, rc, now_ms);
         return;
     }
-    self->stats.cut += reply.in_stream && !reply.bulk && is_gate01(at);
     self->stats.answers++;
     gr_broker_end_call(self, at, now_ms);
 }
@@ -476,6 +431,14 @@ static void answer_other(gr_broker *self, struct call *at, const gr_envelope *an
 
 void gr_bridge_answer(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms)
 {
+    gr_envelope heard;
+    if (answer->type == GR_CHUNK && !at->worker->dialect->is_ours) {
+        heard = *answer;
+        at->streaming = true;
+        if (!gr_bulk_hear(&heard, &at->bridge->fails, &self->scratch))
+            return;
+        answer = &heard;
+    }
     if (at->from.client->dialect->is_ours)
         answer_ours(self, at, answer, now_ms);
     else

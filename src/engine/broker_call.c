@@ -172,7 +172,6 @@ void gr_broker_fail_call(gr_broker *self, struct call *at, int error, const char
 {
     gr_envelope about = gr_bridge_about(at);
     gr_broker_send_error(self, at->from.client, &about, error, gr_slice_str(text), now_ms);
-    self->stats.cut += about.in_stream && at->from.client->dialect == &gr_dialect_gate01;
     gr_broker_end_call(self, at, now_ms);
 }
 

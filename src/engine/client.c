@@ -424,30 +424,6 @@ static void on_items(gr_client *self, struct call *call, const gr_envelope *item
     pass_on(self, event, msg);
 }
 
-/* gate01 says in three messages that bulk has failed: announcement, exception, end. True when the
- * piece was one of the first two, or is empty. */
-static bool take_failure(gr_client *self, struct call *call, const gr_envelope *piece, gr_msg **msg)
-{
-    gr_buf payload = {0};
-    gr_envelope error = {.type = GR_ERROR, .id = call->id}, own;
-    if (!call->bulk_fails) {
-        call->bulk_fails = gr_slice_equal(piece->payload, gr_slice_str(GR_BULK_FAILS));
-        return call->bulk_fails || piece->payload.len == 0;
-    }
-    gr_client_event event = {
-        .type = GR_CLIENT_FAILED, .id = call->id, .status = GR_EINTERNAL, .text = GR_BULK_FAILS};
-    gr_msg_destroy(msg);
-    if (gr_put_exception(&payload, piece->payload) == 0) {
-        error.payload = gr_buf_slice(&payload);
-        if (gr_wire_to_gh1(&error, &event.msg, &own) == 0)
-            event.payload = own.payload;
-    }
-    gr_buf_clear(&payload);
-    end_call(self, call);
-    emit(self, event);
-    return true;
-}
-
 /* A payload that does not lie in the message gets one of its own: events outlive the scratch. */
 static void settle_payload(gr_client *self, gr_envelope *answer, gr_msg **msg)
 {
@@ -479,12 +455,13 @@ static void on_answer(gr_client *self, gr_envelope *answer, gr_msg **msg, int64_
         self->stats.late += self->foreign.dialect->is_ours || answer->id != 0; /* 0: of a beat */
         return;
     }
+    if (answer->type == GR_CHUNK && !self->foreign.dialect->is_ours &&
+        !gr_bulk_hear(answer, &call->bulk_fails, &self->scratch))
+        return;
     settle_payload(self, answer, msg);
     gr_client_event event = {.id = call->id, .payload = answer->payload, .status = answer->status};
     switch (answer->type) {
     case GR_CHUNK:
-        if (!self->foreign.dialect->is_ours && take_failure(self, call, answer, msg))
-            return;
         answer->count = 1; /* whatever it says */
         on_items(self, call, answer, msg, now_ms);
         return;

@@ -192,9 +192,22 @@ static void address(const struct call *call, gr_envelope *envelope)
     envelope->bulk = call->bulk;
 }
 
+static int send_envelope(gr_worker *self, gr_envelope *envelope, gr_buf *payload, int64_t now_ms);
+
+static void send_last_words(gr_worker *self, const gr_envelope *envelope, const gr_buf *payload,
+                            int64_t now_ms)
+{
+    gr_envelope said[GR_BULK_LAST_WORDS];
+    gr_slice bytes = payload != NULL ? gr_buf_slice(payload) : envelope->payload;
+    int count = gr_bulk_last_words(self->foreign.dialect, envelope, bytes, said);
+    for (int i = 0; i < count; i++)
+        send_envelope(self, &said[i], NULL, now_ms);
+}
+
 static int send_envelope(gr_worker *self, gr_envelope *envelope, gr_buf *payload, int64_t now_ms)
 {
     gr_msg *msg;
+    send_last_words(self, envelope, payload, now_ms);
     gr_foreign_sign(&self->foreign, envelope);
     int rc = self->foreign.dialect->build(envelope, GR_WORKER_TO_BROKER, payload, &msg);
     if (rc < 0 || msg == NULL)
@@ -339,16 +352,6 @@ static int send_lone(gr_worker *self, struct call *call, gr_envelope *lone, int6
     return call->blocked ? 0 : 1;
 }
 
-/* gate01 announces that bulk fails, and why, before it ends it; see gr_dialect_gate01. */
-static void announce_failure(gr_worker *self, struct call *call, gr_slice payload, int64_t now_ms)
-{
-    gr_slice said[] = {gr_slice_str(GR_BULK_FAILS), gr_get_exception(payload)};
-    for (int i = 0; i < 2; i++) {
-        gr_envelope chunk = {.type = GR_CHUNK, .payload = said[i]};
-        send_lone(self, call, &chunk, now_ms);
-    }
-}
-
 static int finish(gr_worker *self, gr_envelope *envelope, gr_buf *payload, int64_t now_ms)
 {
     struct call *call = find(self, envelope->route);
@@ -372,9 +375,6 @@ int gr_worker_reply(gr_worker *self, uint64_t route, uint16_t status, gr_buf *pa
 int gr_worker_error(gr_worker *self, uint64_t route, int error, gr_buf *payload, int64_t now_ms)
 {
     gr_envelope envelope = {.type = GR_ERROR, .route = route, .status = (uint16_t)-error};
-    struct call *call = find(self, route);
-    if (call != NULL && call->bulk && self->foreign.dialect == &gr_dialect_gate01)
-        announce_failure(self, call, gr_buf_slice(payload), now_ms);
     return finish(self, &envelope, payload, now_ms);
 }
 
@@ -525,6 +525,7 @@ static void refuse(gr_worker *self, const gr_envelope *about, int error, const c
                             .tag = about->tag,
                             .caller = about->caller,
                             .in_stream = about->in_stream,
+                            .bulk = about->bulk,
                             .status = (uint16_t)-error};
     if (gr_wire_put_exception(&payload, gr_slice_str(gr_err_code(error)), gr_slice_str(text),
                               gr_slice_str("")) == 0)
@@ -724,7 +725,7 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
             send_beat(self, now_ms);
         break;
     default:
-        break; /* a heartbeat, or what a worker does not understand */
+        break; /* what a worker does not understand */
     }
     gr_msg_destroy(msg);
 }

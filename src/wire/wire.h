@@ -156,14 +156,18 @@ int gr_wire_put_result_end(gr_buf *out);
  * GR_EEXHAUSTED. */
 int gr_wire_get_result(gr_slice payload, gr_slice *result, gr_slice *exception);
 
-/* The three texts of a result envelope's exception, as one packed array; empty when there is none.
- */
-gr_slice gr_get_exception(gr_slice payload);
+/* Bulk that fails in gate01: a CHUNK that announces it, one with the exception, then the end, as
+ * which an ERROR is built there. */
+enum { GR_BULK_LAST_WORDS = 2 };
 
-/* The other way: the result envelope with a packed exception. Returns 0 or GR_ENOMEM. */
-int gr_put_exception(gr_buf *out, gr_slice exception);
+/* The CHUNKs that go before this envelope; their slices point into it and its payload. Returns how
+ * many there are: none unless it is an ERROR of bulk to a gate01 peer. */
+int gr_bulk_last_words(const gr_dialect *dialect, const gr_envelope *envelope, gr_slice payload,
+                       gr_envelope said[GR_BULK_LAST_WORDS]);
 
-/* The CHUNK that announces an exception in gate01; one with the exception and the end follow it. */
-#define GR_BULK_FAILS "HugeDataException"
+/* The other way, for a CHUNK from a peer of an older dialect. *fails belongs to the call and begins
+ * as false. False when the CHUNK has no data and is not to be passed on; one with an exception
+ * becomes an ERROR, whose payload lies in scratch. */
+bool gr_bulk_hear(gr_envelope *chunk, bool *fails, gr_buf *scratch);
 
 #endif

@@ -144,14 +144,16 @@ bool gr_frames_are_params(const gr_frames *self)
 #define HUGE       "GateStreamHugData" /* so it is spelled */
 #define HUGE_END   "HugeDataEND"
 
-static int read_exception(gr_frames *self, gr_buf *scratch, gr_envelope *out)
+int gr_frames_exception(gr_slice exception, gr_buf *scratch, gr_envelope *out)
 {
-    gr_slice exception;
-    gr_frames_next(self, &exception);
+    static const uint8_t before[] = "\x82\xa6result\xc0\xa9"
+                                    "exception";
     out->type = GR_ERROR;
     out->status = -GR_EINTERNAL;
     out->in_stream = true;
-    int rc = gr_put_exception(scratch, exception);
+    int rc = gr_buf_append(scratch, before, sizeof(before) - 1);
+    if (rc == 0)
+        rc = gr_buf_append(scratch, exception.data, exception.len);
     out->payload = gr_buf_slice(scratch);
     return rc;
 }
@@ -162,8 +164,10 @@ static int read_stream(gr_frames *self, bool bulk, gr_buf *scratch, gr_envelope 
     gr_slice data;
     gr_frames_next(self, &data);
     out->bulk = bulk;
-    if (gr_frames_left(self) == 1 && is_text(data, STREAM_ERR))
-        return read_exception(self, scratch, out);
+    if (gr_frames_left(self) == 1 && is_text(data, STREAM_ERR)) {
+        gr_frames_next(self, &data);
+        return gr_frames_exception(data, scratch, out);
+    }
     out->type = bulk ? GR_CHUNK : GR_ITEM;
     out->count = 1;
     out->payload = data;
@@ -271,14 +275,6 @@ gr_slice gr_get_description(gr_slice about)
         break;
     }
     return gr_slice_of(NULL, 0);
-}
-
-int gr_put_exception(gr_buf *out, gr_slice exception)
-{
-    static const uint8_t before[] = "\x82\xa6result\xc0\xa9"
-                                    "exception";
-    int rc = gr_buf_append(out, before, sizeof(before) - 1);
-    return rc < 0 ? rc : gr_buf_append(out, exception.data, exception.len);
 }
 
 gr_slice gr_get_exception(gr_slice payload)

@@ -64,6 +64,10 @@ bool gr_frames_are_params(const gr_frames *self);
 /* What stands behind the id of the call in an answer of gate01 and gate02. Returns as above. */
 int gr_frames_body(gr_frames *self, gr_buf *scratch, gr_envelope *out);
 
+/* Makes an ERROR of the envelope, with a packed exception; the payload goes into scratch. Returns
+ * 0 or GR_ENOMEM. */
+int gr_frames_exception(gr_slice exception, gr_buf *scratch, gr_envelope *out);
+
 /* name:description[:number], fields of them; the number into credit. READY's payload goes into
  * scratch. Returns as above. */
 int gr_frames_ready(gr_slice text, int fields, gr_buf *scratch, gr_envelope *out);
@@ -100,5 +104,9 @@ int gr_put_about(gr_buf *out, gr_slice description);
 
 /* The description in READY's payload; empty when there is none. */
 gr_slice gr_get_description(gr_slice about);
+
+/* The three texts of a result envelope's exception, as one packed array; empty when there is none.
+ */
+gr_slice gr_get_exception(gr_slice payload);
 
 #endif

@@ -499,6 +499,35 @@ static int build(const struct form *form, const gr_envelope *envelope, enum gr_l
     return gr_build_end(&made, said, out);
 }
 
+/* --- bulk that fails ---------------------------------------------------------------------- */
+
+#define BULK_FAILS "HugeDataException"
+
+int gr_bulk_last_words(const gr_dialect *dialect, const gr_envelope *envelope, gr_slice payload,
+                       gr_envelope said[GR_BULK_LAST_WORDS])
+{
+    if (envelope->type != GR_ERROR || !envelope->bulk || dialect != &gr_dialect_gate01)
+        return 0;
+    gr_slice pieces[] = {gr_slice_str(BULK_FAILS), gr_get_exception(payload)};
+    for (int i = 0; i < GR_BULK_LAST_WORDS; i++) {
+        said[i] = *envelope;
+        said[i].type = GR_CHUNK;
+        said[i].payload = pieces[i];
+    }
+    return GR_BULK_LAST_WORDS;
+}
+
+bool gr_bulk_hear(gr_envelope *chunk, bool *fails, gr_buf *scratch)
+{
+    if (*fails) {
+        if (gr_frames_exception(chunk->payload, scratch, chunk) < 0)
+            chunk->payload = gr_slice_of(NULL, 0);
+        return true;
+    }
+    *fails = gr_slice_equal(chunk->payload, gr_slice_str(BULK_FAILS));
+    return !*fails && chunk->payload.len > 0; /* gate02 sends an empty one before the end */
+}
+
 /* --- the broker's own errors ------------------------------------------------------------- */
 
 static gr_slice text_of(char *into, size_t len, const char *format, gr_slice text)
