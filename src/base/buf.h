@@ -58,6 +58,15 @@ static inline int gr_buf_append(gr_buf *self, const void *data, size_t len)
     return 0;
 }
 
+/* Appends a copy, for which gr_buf_reserve() has made room, and gives it: it stays where it is
+ * until more is reserved. */
+static inline gr_slice gr_buf_keep(gr_buf *self, gr_slice bytes)
+{
+    size_t at = self->len;
+    gr_buf_append(self, bytes.data, bytes.len);
+    return gr_slice_of(self->data + at, bytes.len);
+}
+
 static inline gr_slice gr_buf_slice(const gr_buf *self)
 {
     return gr_slice_of(self->data, self->len);

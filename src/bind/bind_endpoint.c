@@ -46,8 +46,7 @@ void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out)
     };
     out->local = out->foreign.dialect->is_ours && gr_endpoint_is_local(out->address);
     if (out->heartbeat_ms == 0) /* each dialect's programs beat in their own time */
-        out->heartbeat_ms =
-            out->foreign.dialect->beat_ms > 0 ? out->foreign.dialect->beat_ms : GR_PULSE_MS;
+        out->heartbeat_ms = out->foreign.dialect->beat_ms;
 }
 
 int gr_bind_endpoint_open(lua_State *L, gr_endpoint **out, const gr_bind_options *options,

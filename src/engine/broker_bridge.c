@@ -17,13 +17,6 @@ enum {
 
 /* --- names ------------------------------------------------------------------------------- */
 
-static gr_slice keep(gr_buf *names, gr_slice text)
-{
-    size_t at = names->len;
-    gr_buf_append(names, text.data, text.len); /* there is room */
-    return gr_slice_of(names->data + at, text.len);
-}
-
 int gr_bridge_open(struct call *at, const gr_envelope *request)
 {
     struct bridge *bridge = calloc(1, sizeof(*bridge));
@@ -36,10 +29,10 @@ int gr_bridge_open(struct call *at, const gr_envelope *request)
         return GR_ENOMEM;
     }
     bridge->about.id = at->from.id;
-    bridge->about.tag = keep(&bridge->names, request->tag);
-    bridge->about.caller = keep(&bridge->names, request->caller);
-    bridge->about.service = keep(&bridge->names, request->service);
-    bridge->about.method = keep(&bridge->names, request->method);
+    bridge->about.tag = gr_buf_keep(&bridge->names, request->tag);
+    bridge->about.caller = gr_buf_keep(&bridge->names, request->caller);
+    bridge->about.service = gr_buf_keep(&bridge->names, request->service);
+    bridge->about.method = gr_buf_keep(&bridge->names, request->method);
     at->bridge = bridge;
     return 0;
 }

@@ -71,8 +71,7 @@ int gr_client_new(gr_client **out, const gr_client_options *options)
         return GR_ENOMEM;
     }
     if (self->options.heartbeat_ms == 0)
-        self->options.heartbeat_ms =
-            self->foreign.dialect->beat_ms > 0 ? self->foreign.dialect->beat_ms : GR_PULSE_MS;
+        self->options.heartbeat_ms = self->foreign.dialect->beat_ms;
     if (self->options.liveness == 0)
         self->options.liveness = GR_PULSE_LIVENESS;
     if (self->options.connect_timeout_ms == 0)
@@ -424,20 +423,6 @@ static void on_items(gr_client *self, struct call *call, const gr_envelope *item
     pass_on(self, event, msg);
 }
 
-/* A payload that does not lie in the message gets one of its own: events outlive the scratch. */
-static void settle_payload(gr_client *self, gr_envelope *answer, gr_msg **msg)
-{
-    gr_msg *own;
-    if (answer->payload.len == 0 || answer->payload.data != self->scratch.data)
-        return;
-    if (gr_wire_to_gh1(answer, &own, answer) < 0) {
-        answer->payload = gr_slice_of(NULL, 0);
-        return;
-    }
-    gr_msg_destroy(msg);
-    *msg = own;
-}
-
 /* Whether the answer is to one of our calls, and not to a beat or a call of somebody else. */
 static bool is_mine(const gr_client *self, const gr_envelope *answer)
 {
@@ -458,7 +443,8 @@ static void on_answer(gr_client *self, gr_envelope *answer, gr_msg **msg, int64_
     if (answer->type == GR_CHUNK && !self->foreign.dialect->is_ours &&
         !gr_bulk_hear(answer, &call->bulk_fails, &self->scratch))
         return;
-    settle_payload(self, answer, msg);
+    if (gr_wire_settle(answer, msg, &self->scratch) < 0)
+        answer->payload = gr_slice_of(NULL, 0); /* events outlive the scratch */
     gr_client_event event = {.id = call->id, .payload = answer->payload, .status = answer->status};
     switch (answer->type) {
     case GR_CHUNK:

@@ -13,7 +13,7 @@
 typedef struct gr_client gr_client;
 
 typedef struct gr_client_options {
-    uint32_t heartbeat_ms;       /* 0: GR_PULSE_MS */
+    uint32_t heartbeat_ms;       /* 0: the dialect's */
     uint32_t liveness;           /* beats of ours that the broker may miss; 0: GR_PULSE_LIVENESS */
     uint32_t connect_timeout_ms; /* calls fail when no broker has answered for so long; 0: 5000 */
     uint32_t max_calls;          /* calls without an end at once; 0: 65536 */

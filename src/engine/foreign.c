@@ -2,13 +2,6 @@
 
 #include <stdio.h>
 
-static gr_slice keep(gr_buf *texts, gr_slice text)
-{
-    size_t at = texts->len;
-    gr_buf_append(texts, text.data, text.len); /* there is room */
-    return gr_slice_of(texts->data + at, text.len);
-}
-
 int gr_foreign_init(gr_foreign *self, const gr_foreign_options *options)
 {
     const gr_credentials *given = &options->credentials;
@@ -19,9 +12,9 @@ int gr_foreign_init(gr_foreign *self, const gr_foreign_options *options)
                             given->mechanism.len + given->user.len + given->password.len + 1);
     if (rc < 0)
         return rc;
-    self->credentials.mechanism = keep(&self->texts, given->mechanism);
-    self->credentials.user = keep(&self->texts, given->user);
-    self->credentials.password = keep(&self->texts, given->password);
+    self->credentials.mechanism = gr_buf_keep(&self->texts, given->mechanism);
+    self->credentials.user = gr_buf_keep(&self->texts, given->user);
+    self->credentials.password = gr_buf_keep(&self->texts, given->password);
     return 0;
 }
 

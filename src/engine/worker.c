@@ -83,24 +83,20 @@ int gr_worker_new(gr_worker **out, const gr_worker_options *options)
     self->rest_ms = GR_NEVER;
     int rc = gr_foreign_init(&self->foreign, &options->foreign);
     if (rc == 0)
-        rc = gr_buf_append(&self->names, options->service.data, options->service.len);
-    if (rc == 0)
-        rc = gr_buf_append(&self->names, options->about.data, options->about.len);
-    if (rc == 0)
-        rc = gr_buf_append(&self->names, options->method.data, options->method.len);
+        rc = gr_buf_reserve(&self->names,
+                            options->service.len + options->about.len + options->method.len);
     if (rc < 0) {
         gr_worker_destroy(&self);
         return rc;
     }
     self->options = *options;
-    self->options.service.data = self->names.data;
-    self->options.about.data = self->names.data + options->service.len;
-    self->options.method.data = self->options.about.data + options->about.len;
+    self->options.service = gr_buf_keep(&self->names, options->service);
+    self->options.about = gr_buf_keep(&self->names, options->about);
+    self->options.method = gr_buf_keep(&self->names, options->method);
     if (self->options.credit == 0)
         self->options.credit = CREDIT;
     if (self->options.heartbeat_ms == 0)
-        self->options.heartbeat_ms =
-            self->foreign.dialect->beat_ms > 0 ? self->foreign.dialect->beat_ms : GR_PULSE_MS;
+        self->options.heartbeat_ms = self->foreign.dialect->beat_ms;
     if (self->options.liveness == 0)
         self->options.liveness = GR_PULSE_LIVENESS;
     if (self->options.idle_ms == 0)
@@ -328,7 +324,21 @@ static int begin_stream(gr_worker *self, struct call *call, int64_t now_ms)
     return rc;
 }
 
-/* A message of its own. Where nobody gives credit, what waits to go holds a stream back. */
+/* An item has gone. Where nobody gives credit, what waits to go holds a stream back. Returns 1 when
+ * more may follow. */
+static int spend(gr_worker *self, struct call *call, size_t len)
+{
+    call->granted--;
+    call->window -= (int64_t)len;
+    call->blocked = call->granted <= 0 || call->window <= 0;
+    if (!self->foreign.dialect->is_ours) {
+        call->blocked = self->out.len >= OUT_LEN || self->out.bytes >= OUT_BYTES;
+        self->throttled = self->throttled || call->blocked;
+    }
+    return call->blocked ? 0 : 1;
+}
+
+/* A message of its own. */
 static int send_lone(gr_worker *self, struct call *call, gr_envelope *lone, int64_t now_ms)
 {
     size_t len = lone->payload.len;
@@ -342,14 +352,7 @@ static int send_lone(gr_worker *self, struct call *call, gr_envelope *lone, int6
     if (rc < 0)
         return rc;
     call->seq++;
-    call->granted--;
-    call->window -= (int64_t)len;
-    call->blocked = call->granted <= 0 || call->window <= 0;
-    if (!self->foreign.dialect->is_ours) {
-        call->blocked = self->out.len >= OUT_LEN || self->out.bytes >= OUT_BYTES;
-        self->throttled = self->throttled || call->blocked;
-    }
-    return call->blocked ? 0 : 1;
+    return spend(self, call, len);
 }
 
 static int finish(gr_worker *self, gr_envelope *envelope, gr_buf *payload, int64_t now_ms)
@@ -430,12 +433,9 @@ int gr_worker_item(gr_worker *self, uint64_t route, gr_slice item, int64_t now_m
     rc = begin_stream(self, call, now_ms);
     if (rc < 0)
         return rc;
-    call->granted--;
-    call->window -= (int64_t)item.len;
     if (call->count >= BATCH_ITEMS || call->batch.len >= BATCH_BYTES)
         send_batch(self, call, GR_ITEM, now_ms);
-    call->blocked = call->granted <= 0 || call->window <= 0;
-    return call->blocked ? 0 : 1;
+    return spend(self, call, item.len);
 }
 
 void gr_worker_flush(gr_worker *self, uint64_t route, int64_t now_ms)
@@ -445,23 +445,15 @@ void gr_worker_flush(gr_worker *self, uint64_t route, int64_t now_ms)
         send_batch(self, call, GR_ITEM, now_ms);
 }
 
-static int end_bulk(gr_worker *self, struct call *call, gr_slice digest, int64_t now_ms)
-{
-    gr_envelope end = {.type = GR_END, .route = call->route, .split = call->seq, .payload = digest};
-    address(call, &end);
-    int rc = send_envelope(self, &end, NULL, now_ms);
-    if (rc == 0)
-        end_call(self, call);
-    return rc;
-}
-
 int gr_worker_end(gr_worker *self, uint64_t route, gr_slice digest, int64_t now_ms)
 {
     struct call *call = find(self, route);
     if (call == NULL)
         return GR_ENOTFOUND;
-    if (call->bulk)
-        return end_bulk(self, call, digest, now_ms);
+    if (call->bulk) {
+        gr_envelope end = {.type = GR_END, .route = route, .split = call->seq, .payload = digest};
+        return finish(self, &end, NULL, now_ms);
+    }
     send_batch(self, call, GR_END, now_ms);
     end_call(self, call);
     return 0;
@@ -533,8 +525,7 @@ static void refuse(gr_worker *self, const gr_envelope *about, int error, const c
     gr_buf_clear(&payload);
 }
 
-/* Remembers how a broker of an older dialect names the call; what lies in the scratch gets a
- * message of its own, because events outlive it. */
+/* Remembers how a broker of an older dialect names the call. */
 static int adopt(gr_worker *self, struct call *call, gr_envelope *request, gr_msg **msg)
 {
     if (self->foreign.dialect->is_ours)
@@ -543,15 +534,7 @@ static int adopt(gr_worker *self, struct call *call, gr_envelope *request, gr_ms
     int rc = gr_buf_append(&call->names, request->tag.data, request->tag.len);
     if (rc == 0)
         rc = gr_buf_append(&call->names, request->caller.data, request->caller.len);
-    if (rc < 0 || request->payload.data != self->scratch.data)
-        return rc;
-    gr_msg *own;
-    rc = gr_wire_to_gh1(request, &own, request);
-    if (rc < 0)
-        return rc;
-    gr_msg_destroy(msg);
-    *msg = own;
-    return 0;
+    return rc < 0 ? rc : gr_wire_settle(request, msg, &self->scratch); /* events outlive it */
 }
 
 static int begin_call(gr_worker *self, gr_envelope *request, gr_msg **msg, int64_t now_ms)
@@ -610,6 +593,12 @@ static void on_request(gr_worker *self, gr_envelope *request, gr_msg **msg, int6
     *msg = NULL;
 }
 
+static void unblock(gr_worker *self, struct call *call)
+{
+    call->blocked = false;
+    emit(self, (gr_worker_event){.type = GR_WORKER_CREDIT, .route = call->route});
+}
+
 static void on_credit(gr_worker *self, const gr_envelope *credit, int64_t now_ms)
 {
     struct call *call = find(self, credit->route);
@@ -620,10 +609,8 @@ static void on_credit(gr_worker *self, const gr_envelope *credit, int64_t now_ms
         call->granted += credit->credit;
     if (call->window < MAX_GRANT)
         call->window += credit->window;
-    if (call->blocked && call->granted > 0 && call->window > 0) {
-        call->blocked = false;
-        emit(self, (gr_worker_event){.type = GR_WORKER_CREDIT, .route = call->route});
-    }
+    if (call->blocked && call->granted > 0 && call->window > 0)
+        unblock(self, call);
 }
 
 static void come_up(gr_worker *self)
@@ -797,11 +784,9 @@ static void unthrottle(gr_worker *self)
 {
     struct call *call, *next;
     self->throttled = false;
-    HASH_ITER (hh, self->calls, call, next) {
+    HASH_ITER (hh, self->calls, call, next)
         if (call->blocked)
-            emit(self, (gr_worker_event){.type = GR_WORKER_CREDIT, .route = call->route});
-        call->blocked = false;
-    }
+            unblock(self, call);
 }
 
 static bool next_out(void *engine, gr_msg **msg)

@@ -17,7 +17,7 @@ typedef struct gr_worker_options {
     gr_slice service;      /* its name; copied */
     gr_slice about;        /* the payload of READY, a map as in docs/protocol.md; copied */
     uint32_t credit;       /* calls at once; 0: 1024 */
-    uint32_t heartbeat_ms; /* 0: GR_PULSE_MS */
+    uint32_t heartbeat_ms; /* 0: the dialect's */
     uint32_t liveness;     /* beats of ours that the broker may miss; 0: GR_PULSE_LIVENESS */
     uint32_t idle_ms;      /* a stream whose client gives no credit for so long is cancelled; 0:
                               600000 */

@@ -25,18 +25,24 @@ const gr_dialect *gr_wire_dialect(const char *name)
     return NULL;
 }
 
-int gr_wire_to_gh1(const gr_envelope *envelope, gr_msg **msg, gr_envelope *out)
+int gr_wire_settle(gr_envelope *envelope, gr_msg **msg, const gr_buf *scratch)
 {
-    gr_msg *made;
-    int rc = gr_dialect_gh1.build(envelope, GR_CLIENT_TO_BROKER, NULL, &made);
+    gr_msg *own;
+    gr_envelope said;
+    if (envelope->payload.len == 0 || envelope->payload.data != scratch->data)
+        return 0;
+    int rc = gr_dialect_gh1.build(envelope, GR_CLIENT_TO_BROKER, NULL, &own);
     if (rc < 0)
         return rc;
-    rc = gr_dialect_gh1.parse(made, 0, GR_CLIENT_TO_BROKER, NULL, out);
-    if (rc < 0)
-        gr_msg_destroy(&made);
-    else
-        *msg = made;
-    return rc;
+    rc = gr_dialect_gh1.parse(own, 0, GR_CLIENT_TO_BROKER, NULL, &said);
+    if (rc < 0) {
+        gr_msg_destroy(&own);
+        return rc;
+    }
+    gr_msg_destroy(msg);
+    *msg = own;
+    *envelope = said;
+    return 0;
 }
 
 /* --- tags -------------------------------------------------------------------------------- */

@@ -87,7 +87,7 @@ typedef struct gr_dialect {
     bool one_by_one;    /* an answer does not say which call it is for */
     bool beats_anyway;  /* only heartbeats count as a sign of life, whatever else is said */
     bool echoes;        /* its workers beat in answer to a heartbeat, and only then */
-    uint32_t beat_ms;   /* how often its programs beat by default; 0: they say it themselves */
+    uint32_t beat_ms;   /* how often its programs beat by default */
     const char *limits; /* what its peers can be told; for the text of an error */
 
     /* True when the message, from its frame `first` on, is of this dialect, well-formed or not. */
@@ -126,9 +126,10 @@ const gr_dialect *gr_wire_dialect(const char *name);
  * gh1 peer. Returns 0 or GR_ENOMEM. */
 int gr_gh1_readdress(gr_msg *msg, size_t first, const gr_envelope *envelope);
 
-/* Says what the envelope says in a gh1 message of its own, and parses that: out's slices point into
- * *msg. Returns 0, GR_EINVAL or GR_ENOMEM. */
-int gr_wire_to_gh1(const gr_envelope *envelope, gr_msg **msg, gr_envelope *out);
+/* For who keeps the payload longer than the scratch that parse was given: when it lies there, *msg
+ * is replaced by a gh1 message that says the same, and the envelope's slices point into that one.
+ * Returns 0, GR_EINVAL or GR_ENOMEM; then nothing has changed. */
+int gr_wire_settle(gr_envelope *envelope, gr_msg **msg, const gr_buf *scratch);
 
 /* Tags that carry a number have the shape of a version 4 UUID (RFC 4122), as the original's do:
  * 64 bits of number, 58 bits of seed. The number of a tag that we have not made is a hash of it. */

@@ -232,6 +232,7 @@ static int put_error(gr_buf *out, int error, gr_slice service, gr_slice text)
 const gr_dialect gr_dialect_gh1 = {
     .name = "gh1",
     .is_ours = true,
+    .beat_ms = 3000,
     .limits = "names have at most 255 bytes, a payload 4 GiB",
     .recognise = recognise,
     .parse = parse,
