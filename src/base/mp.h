@@ -77,6 +77,16 @@ enum gr_mp_keys {
  * keys are of that kind. Returns 0, GR_EINVAL, or GR_EEXHAUSTED as gr_mp_skip(). */
 int gr_mp_check(gr_slice bytes, enum gr_mp_keys keys);
 
+/* Writes what stands before so many bytes, below 4 GiB, of a str or bin: the long form, whatever
+ * the length. */
+enum { GR_MP_HEAD = 5, GR_MP_STR32 = 0xdb, GR_MP_BIN32 = 0xc6 };
+static inline void gr_mp_put_head(uint8_t head[GR_MP_HEAD], uint8_t type, size_t len)
+{
+    head[0] = type;
+    for (int i = 1; i < GR_MP_HEAD; i++)
+        head[i] = (uint8_t)(len >> (32 - 8 * i));
+}
+
 /* True when the bytes are well-formed UTF-8 (RFC 3629: no surrogates, nothing above 10FFFF). */
 bool gr_mp_is_utf8(const uint8_t *data, size_t len);
 

@@ -239,8 +239,8 @@ static void take_item(gr_broker *self, struct call *at, gr_slice item, int64_t n
 
 static void take_piece(gr_broker *self, struct call *at, gr_slice piece, int64_t now_ms)
 {
-    uint8_t head[5] = {0xc6, (uint8_t)(piece.len >> 24), (uint8_t)(piece.len >> 16),
-                       (uint8_t)(piece.len >> 8), (uint8_t)piece.len};
+    uint8_t head[GR_MP_HEAD];
+    gr_mp_put_head(head, GR_MP_BIN32, piece.len);
     if (piece.len > GR_MP_MAX_BYTES ||
         hold(self, at->bridge, gr_slice_of(head, sizeof(head)), piece) < 0)
         gr_broker_fail_call(self, at, GR_EEXHAUSTED, reads_too_slowly, now_ms);

@@ -22,18 +22,24 @@ static bool is_served_alone(const struct service *service)
     return service != NULL && service->single && gr_broker_is_served(service);
 }
 
-/* The RFC 7 service `Name.method`, or NULL. */
-static struct service *find_single(const gr_broker *self, gr_slice name, gr_slice method)
+/* `Name.method`, as services of RFC 7 are kept; empty when that is too long. */
+static gr_slice join(gr_slice name, gr_slice method, uint8_t key[255])
 {
-    uint8_t key[255];
     size_t len = name.len + 1 + method.len;
-    if (len > sizeof(key) || name.len == 0)
-        return NULL;
+    if (len > 255 || name.len == 0)
+        return gr_slice_of(NULL, 0);
     memcpy(key, name.data, name.len);
     key[name.len] = '.';
     if (method.len > 0)
         memcpy(key + name.len + 1, method.data, method.len);
-    struct service *found = gr_broker_find_service(self, gr_slice_of(key, len));
+    return gr_slice_of(key, len);
+}
+
+/* The RFC 7 service `Name.method`, or NULL. */
+static struct service *find_single(const gr_broker *self, gr_slice name, gr_slice method)
+{
+    uint8_t key[255];
+    struct service *found = gr_broker_find_service(self, join(name, method, key));
     return is_served_alone(found) ? found : NULL;
 }
 
@@ -95,13 +101,10 @@ static struct service *add_service(gr_broker *self, gr_slice name)
 /* The name under which a worker's service is kept: RFC 7 workers have one for each method. */
 static gr_slice key_of(const gr_envelope *ready, uint8_t key[255])
 {
-    size_t len = ready->service.len + 1 + ready->method.len;
-    if (ready->method.len == 0 || gr_slice_equal(ready->method, gr_slice_str("call")) || len > 255)
+    if (ready->method.len == 0 || gr_slice_equal(ready->method, gr_slice_str("call")))
         return ready->service;
-    memcpy(key, ready->service.data, ready->service.len);
-    key[ready->service.len] = '.';
-    memcpy(key + ready->service.len + 1, ready->method.data, ready->method.len);
-    return gr_slice_of(key, len);
+    gr_slice joined = join(ready->service, ready->method, key);
+    return joined.len > 0 ? joined : ready->service;
 }
 
 void gr_broker_free_services(gr_broker *self)

@@ -143,9 +143,9 @@ static const uint8_t exception_begin[] = "\x82\xa6result\xc0\xa9"
 
 static int put_str(gr_buf *out, gr_slice text)
 {
-    uint8_t head[5] = {0xdb, (uint8_t)(text.len >> 24), (uint8_t)(text.len >> 16),
-                       (uint8_t)(text.len >> 8), (uint8_t)text.len};
+    uint8_t head[GR_MP_HEAD];
     int rc;
+    gr_mp_put_head(head, GR_MP_STR32, text.len);
     if (text.len < 32) {
         head[0] = (uint8_t)(0xa0 | text.len);
         rc = gr_buf_append(out, head, 1);
@@ -156,7 +156,7 @@ static int put_str(gr_buf *out, gr_slice text)
         uint8_t middle_head[3] = {0xda, (uint8_t)(text.len >> 8), (uint8_t)text.len};
         rc = gr_buf_append(out, middle_head, 3);
     } else {
-        rc = gr_buf_append(out, head, 5);
+        rc = gr_buf_append(out, head, sizeof(head));
     }
     return rc < 0 ? rc : gr_buf_append(out, text.data, text.len);
 }

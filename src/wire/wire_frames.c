@@ -43,6 +43,27 @@ int gr_frames_command(gr_frames *self)
     return command.data[0];
 }
 
+int gr_frames_type(gr_frames *self, enum gr_leg leg, gr_envelope *out)
+{
+    static const uint8_t from_worker[] = {
+        [GR_CMD_READY] = GR_READY,
+        [GR_CMD_REPLY] = GR_REPLY,
+        [GR_CMD_HEARTBEAT] = GR_HEARTBEAT,
+        [GR_CMD_DISCONNECT] = GR_BYE,
+    };
+    static const uint8_t to_worker[] = {
+        [GR_CMD_REQUEST] = GR_REQUEST,
+        [GR_CMD_HEARTBEAT] = GR_HEARTBEAT,
+        [GR_CMD_DISCONNECT] = GR_BYE,
+    };
+    int command = gr_frames_command(self);
+    out->type = leg == GR_WORKER_TO_BROKER ? from_worker[command] : to_worker[command];
+    if (out->type != 0)
+        return 0;
+    out->why = "no command that is said in this direction";
+    return GR_EINVAL;
+}
+
 gr_slice gr_frames_routing_id(const gr_msg *msg, size_t first)
 {
     return first > 0 ? gr_msg_frame(msg, first - 1) : gr_slice_of(NULL, 0);
@@ -247,12 +268,12 @@ int gr_frames_ready(gr_slice text, int fields, gr_buf *scratch, gr_envelope *out
 int gr_put_about(gr_buf *out, gr_slice description)
 {
     static const uint8_t before[] = "\x81\xab"
-                                    "description\xdb";
-    uint8_t len[4] = {(uint8_t)(description.len >> 24), (uint8_t)(description.len >> 16),
-                      (uint8_t)(description.len >> 8), (uint8_t)description.len};
+                                    "description";
+    uint8_t head[GR_MP_HEAD];
+    gr_mp_put_head(head, GR_MP_STR32, description.len);
     int rc = gr_buf_append(out, before, sizeof(before) - 1);
     if (rc == 0)
-        rc = gr_buf_append(out, len, sizeof(len));
+        rc = gr_buf_append(out, head, sizeof(head));
     return rc < 0 ? rc : gr_buf_append(out, description.data, description.len);
 }
 
@@ -307,10 +328,35 @@ void gr_build_text(gr_builder *self, const char *text)
     gr_build_add(self, gr_slice_str(text));
 }
 
-void gr_build_command(gr_builder *self, enum gr_command command)
+bool gr_is_answer(const gr_envelope *envelope)
 {
+    return envelope->type == GR_REPLY || envelope->type == GR_ERROR || envelope->type == GR_ITEM ||
+           envelope->type == GR_CHUNK || envelope->type == GR_END;
+}
+
+static int command_of(const gr_envelope *envelope, bool to_worker)
+{
+    switch (envelope->type) {
+    case GR_READY: /* a broker has no other answer to it */
+        return to_worker ? GR_CMD_HEARTBEAT : GR_CMD_READY;
+    case GR_HEARTBEAT:
+        return GR_CMD_HEARTBEAT;
+    case GR_BYE:
+        return envelope->flags & GR_FLAG_DRAIN ? 0 : GR_CMD_DISCONNECT;
+    case GR_REQUEST:
+        return to_worker ? GR_CMD_REQUEST : 0;
+    default:
+        return !to_worker && gr_is_answer(envelope) ? GR_CMD_REPLY : 0;
+    }
+}
+
+int gr_build_command(gr_builder *self, const gr_envelope *envelope, enum gr_leg leg)
+{
+    int command = command_of(envelope, leg == GR_BROKER_TO_WORKER);
     uint8_t byte = (uint8_t)command;
-    gr_build_add(self, gr_slice_of(&byte, 1));
+    if (command != 0)
+        gr_build_add(self, gr_slice_of(&byte, 1));
+    return command;
 }
 
 void gr_build_credentials(gr_builder *self, const gr_credentials *credentials)

@@ -47,6 +47,10 @@ bool gr_frames_begin(const gr_msg *msg, size_t first, enum gr_leg leg, gr_frames
 /* The next frame as a command; 0 when it is none. */
 int gr_frames_command(gr_frames *self);
 
+/* Likewise, into out->type, when it is one that is said on this leg of a worker's. Returns 0 or
+ * GR_EINVAL (out->why). */
+int gr_frames_type(gr_frames *self, enum gr_leg leg, gr_envelope *out);
+
 /* The routing id in front of the frame `first`; empty when there is none. */
 gr_slice gr_frames_routing_id(const gr_msg *msg, size_t first);
 
@@ -74,6 +78,9 @@ int gr_frames_ready(gr_slice text, int fields, gr_buf *scratch, gr_envelope *out
 
 /* --- writing --- */
 
+/* REPLY, ERROR, ITEM, CHUNK or END. */
+bool gr_is_answer(const gr_envelope *envelope);
+
 typedef struct gr_builder {
     gr_msg *msg;
     int rc; /* of the first failure; the rest does nothing then */
@@ -83,7 +90,9 @@ typedef struct gr_builder {
 gr_builder gr_build_begin(enum gr_leg leg);
 void gr_build_add(gr_builder *self, gr_slice frame);
 void gr_build_text(gr_builder *self, const char *text);
-void gr_build_command(gr_builder *self, enum gr_command command);
+
+/* The command for the envelope on this leg of a worker's; returns it, or 0 when there is none. */
+int gr_build_command(gr_builder *self, const gr_envelope *envelope, enum gr_leg leg);
 void gr_build_credentials(gr_builder *self, const gr_credentials *credentials);
 
 /* The envelope's tag, or one made of number and seed; as_text: in 32 hexadecimal digits. */

@@ -212,51 +212,24 @@ static int parse_ready(const struct form *form, gr_frames *frames, gr_buf *scrat
     return gr_frames_ready(text, form->ready_fields, scratch, out);
 }
 
-static int parse_from_worker(const struct form *form, gr_frames *frames, gr_buf *scratch,
-                             gr_envelope *out)
+static int parse_worker(const struct form *form, gr_frames *frames, enum gr_leg leg,
+                        gr_buf *scratch, gr_envelope *out)
 {
-    int command = gr_frames_command(frames);
-    int rc = 0;
-    if (command == 0 || command == GR_CMD_REQUEST ||
-        (form->old && !gr_frames_next(frames, &out->sender))) {
-        out->why = "no command that a worker sends, or no worker id";
-        return GR_EINVAL;
+    int rc = gr_frames_type(frames, leg, out);
+    if (rc == 0 && leg == GR_WORKER_TO_BROKER) {
+        if (form->old && !gr_frames_next(frames, &out->sender))
+            return GR_EINVAL;
+        gr_frames_credentials(frames, &out->credentials);
     }
-    gr_frames_credentials(frames, &out->credentials);
-    switch (command) {
-    case GR_CMD_READY:
-        out->type = GR_READY;
+    if (rc == 0 && out->type == GR_READY)
         return parse_ready(form, frames, scratch, out);
-    case GR_CMD_REPLY:
-        rc = parse_address(frames, out);
-        return rc < 0 ? rc : gr_frames_body(frames, scratch, out);
-    case GR_CMD_HEARTBEAT:
-        out->type = GR_HEARTBEAT;
-        return 0;
-    default:
-        out->type = GR_BYE;
-        return 0;
-    }
-}
-
-static int parse_to_worker(gr_frames *frames, gr_buf *scratch, gr_envelope *out)
-{
-    int rc;
-    switch (gr_frames_command(frames)) {
-    case GR_CMD_REQUEST:
-        out->type = GR_REQUEST;
-        rc = parse_address(frames, out);
-        return rc < 0 ? rc : gr_frames_params(frames, scratch, out);
-    case GR_CMD_HEARTBEAT:
-        out->type = GR_HEARTBEAT;
-        return 0;
-    case GR_CMD_DISCONNECT:
-        out->type = GR_BYE;
-        return 0;
-    default:
-        out->why = "no command that a broker sends";
-        return GR_EINVAL;
-    }
+    if (rc < 0 || (out->type != GR_REQUEST && out->type != GR_REPLY))
+        return rc;
+    rc = parse_address(frames, out);
+    if (rc < 0)
+        return rc;
+    return out->type == GR_REQUEST ? gr_frames_params(frames, scratch, out)
+                                   : gr_frames_body(frames, scratch, out);
 }
 
 static int parse(const struct form *form, const gr_msg *msg, size_t first, enum gr_leg leg,
@@ -272,10 +245,8 @@ static int parse(const struct form *form, const gr_msg *msg, size_t first, enum 
         return parse_request(form, &frames, scratch, out);
     case GR_BROKER_TO_CLIENT:
         return parse_answer(form, &frames, scratch, out);
-    case GR_WORKER_TO_BROKER:
-        return parse_from_worker(form, &frames, scratch, out);
     default:
-        return parse_to_worker(&frames, scratch, out);
+        return parse_worker(form, &frames, leg, scratch, out);
     }
 }
 
@@ -309,12 +280,6 @@ static bool from_client(const struct form *form, gr_builder *made, const gr_enve
     gr_build_tag(made, said, said->id, form->old);
     gr_build_params(made, said, payload, form->keys, !form->old);
     return true;
-}
-
-static bool is_answer(const gr_envelope *envelope)
-{
-    return envelope->type == GR_REPLY || envelope->type == GR_ITEM || envelope->type == GR_END ||
-           envelope->type == GR_CHUNK || (envelope->type == GR_ERROR && envelope->tag.len > 0);
 }
 
 /* The reader drops what it cannot read, and goes on waiting: better not to send that. */
@@ -370,7 +335,7 @@ static void add_gate_body(const struct form *form, gr_builder *made, const gr_en
 static bool to_client(const struct form *form, gr_builder *made, const gr_envelope *envelope,
                       gr_slice payload, gr_buf *owned)
 {
-    if (!is_answer(envelope))
+    if (!gr_is_answer(envelope) || (envelope->type == GR_ERROR && envelope->tag.len == 0))
         return false;
     gr_build_add(made, envelope->service);
     if (form->old)
@@ -405,27 +370,12 @@ static void add_ready(const struct form *form, gr_builder *made, const gr_envelo
     gr_build_add(made, gr_slice_of(text, len));
 }
 
-static int command_of_worker(const gr_envelope *envelope)
-{
-    switch (envelope->type) {
-    case GR_READY:
-        return GR_CMD_READY;
-    case GR_HEARTBEAT:
-        return GR_CMD_HEARTBEAT;
-    case GR_BYE:
-        return envelope->flags & GR_FLAG_DRAIN ? 0 : GR_CMD_DISCONNECT;
-    default:
-        return is_answer(envelope) ? GR_CMD_REPLY : 0;
-    }
-}
-
 static bool from_worker(const struct form *form, gr_builder *made, const gr_envelope *envelope,
                         gr_slice payload, gr_buf *owned)
 {
-    int command = command_of_worker(envelope);
-    if (command == 0)
+    int command = gr_build_command(made, envelope, GR_WORKER_TO_BROKER);
+    if (command == 0 || (envelope->type == GR_ERROR && envelope->tag.len == 0))
         return false;
-    gr_build_command(made, (enum gr_command)command);
     if (form->old)
         gr_build_add(made, envelope->sender);
     gr_build_credentials(made, &envelope->credentials);
@@ -462,24 +412,14 @@ static void add_caller(const struct form *form, gr_builder *made, gr_slice calle
 static bool to_worker(const struct form *form, gr_builder *made, const gr_envelope *envelope,
                       gr_slice payload)
 {
-    switch (envelope->type) {
-    case GR_READY: /* gate02 beats only in answer to a beat */
-    case GR_HEARTBEAT:
-        gr_build_command(made, GR_CMD_HEARTBEAT);
-        return true;
-    case GR_BYE:
-        gr_build_command(made, GR_CMD_DISCONNECT);
-        return !(envelope->flags & GR_FLAG_DRAIN);
-    case GR_REQUEST:
-        gr_build_command(made, GR_CMD_REQUEST);
+    int command = gr_build_command(made, envelope, GR_BROKER_TO_WORKER);
+    if (command == GR_CMD_REQUEST) {
         add_caller(form, made, envelope->caller);
         gr_build_text(made, "");
         gr_build_tag(made, envelope, envelope->route, form->old);
         gr_build_params(made, envelope, payload, form->keys, !form->old);
-        return true;
-    default:
-        return false;
     }
+    return command != 0;
 }
 
 static int build(const struct form *form, const gr_envelope *envelope, enum gr_leg leg,

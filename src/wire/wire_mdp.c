@@ -40,20 +40,15 @@ static void split_name(gr_slice name, gr_envelope *out)
     }
 }
 
-static int put_head(gr_buf *out, uint8_t type, size_t len)
-{
-    uint8_t head[5] = {type, (uint8_t)(len >> 24), (uint8_t)(len >> 16), (uint8_t)(len >> 8),
-                       (uint8_t)len};
-    return gr_buf_append(out, head, sizeof(head));
-}
-
 /* A frame as a str when it is UTF-8, else as a bin. */
 static int put_frame(gr_buf *out, gr_slice frame)
 {
-    enum { STR32 = 0xdb, BIN32 = 0xc6 };
+    uint8_t head[GR_MP_HEAD];
     if (frame.len > GR_MP_MAX_BYTES)
         return GR_EINVAL;
-    int rc = put_head(out, gr_mp_is_utf8(frame.data, frame.len) ? STR32 : BIN32, frame.len);
+    gr_mp_put_head(head, gr_mp_is_utf8(frame.data, frame.len) ? GR_MP_STR32 : GR_MP_BIN32,
+                   frame.len);
+    int rc = gr_buf_append(out, head, sizeof(head));
     return rc < 0 ? rc : gr_buf_append(out, frame.data, frame.len);
 }
 
@@ -119,32 +114,21 @@ static int parse_address(gr_frames *frames, gr_envelope *out)
     return 0;
 }
 
-static int parse_worker(gr_frames *frames, bool from_worker, gr_buf *scratch, gr_envelope *out)
+static int parse_worker(gr_frames *frames, enum gr_leg leg, gr_buf *scratch, gr_envelope *out)
 {
-    int rc;
-    switch (gr_frames_command(frames)) {
-    case GR_CMD_READY:
-        out->type = GR_READY;
+    int rc = gr_frames_type(frames, leg, out);
+    if (rc == 0 && out->type == GR_READY) {
         out->credit = 1;
-        rc = from_worker ? parse_service(frames, out) : GR_EINVAL;
+        rc = parse_service(frames, out);
         return rc == 0 && gr_frames_left(frames) > 0 ? GR_EINVAL : rc;
-    case GR_CMD_REQUEST:
-        out->type = GR_REQUEST;
-        rc = from_worker ? GR_EINVAL : parse_address(frames, out);
-        return rc < 0 ? rc : parse_args(frames, scratch, out);
-    case GR_CMD_REPLY:
-        rc = from_worker ? parse_address(frames, out) : GR_EINVAL;
-        return rc < 0 ? rc : parse_result(frames, scratch, out);
-    case GR_CMD_HEARTBEAT:
-        out->type = GR_HEARTBEAT;
-        return 0;
-    case GR_CMD_DISCONNECT:
-        out->type = GR_BYE;
-        return 0;
-    default:
-        out->why = "no known command";
-        return GR_EINVAL;
     }
+    if (rc < 0 || (out->type != GR_REQUEST && out->type != GR_REPLY))
+        return rc;
+    rc = parse_address(frames, out);
+    if (rc < 0)
+        return rc;
+    return out->type == GR_REQUEST ? parse_args(frames, scratch, out)
+                                   : parse_result(frames, scratch, out);
 }
 
 static int parse(const gr_msg *msg, size_t first, enum gr_leg leg, gr_buf *scratch,
@@ -156,7 +140,7 @@ static int parse(const gr_msg *msg, size_t first, enum gr_leg leg, gr_buf *scrat
     if (!gr_frames_begin(msg, first, leg, &frames))
         return GR_EINVAL;
     if (leg == GR_WORKER_TO_BROKER || leg == GR_BROKER_TO_WORKER)
-        return parse_worker(&frames, leg == GR_WORKER_TO_BROKER, scratch, out);
+        return parse_worker(&frames, leg, scratch, out);
     out->tag = gr_frames_peek(&frames, 0); /* an answer repeats the name as it was said */
     int rc = parse_service(&frames, out);
     if (rc < 0)
@@ -268,12 +252,6 @@ static void add_result(gr_builder *made, gr_slice payload)
         add_values(made, &reader, token.as.count);
 }
 
-static bool is_answer(const gr_envelope *envelope)
-{
-    return envelope->type == GR_REPLY || envelope->type == GR_ERROR || envelope->type == GR_ITEM ||
-           envelope->type == GR_CHUNK || envelope->type == GR_END;
-}
-
 static void add_answer(gr_builder *made, const gr_envelope *envelope, gr_slice payload)
 {
     if (envelope->type != GR_REPLY && envelope->type != GR_ERROR)
@@ -283,47 +261,27 @@ static void add_answer(gr_builder *made, const gr_envelope *envelope, gr_slice p
 
 static bool from_worker(gr_builder *made, const gr_envelope *envelope, gr_slice payload)
 {
-    switch (envelope->type) {
-    case GR_READY:
-        gr_build_command(made, GR_CMD_READY);
+    int command = gr_build_command(made, envelope, GR_WORKER_TO_BROKER);
+    if (command == GR_CMD_READY) {
         add_name(made, envelope);
-        return true;
-    case GR_HEARTBEAT:
-        gr_build_command(made, GR_CMD_HEARTBEAT);
-        return true;
-    case GR_BYE:
-        gr_build_command(made, GR_CMD_DISCONNECT);
-        return !(envelope->flags & GR_FLAG_DRAIN);
-    default:
-        if (!is_answer(envelope) || envelope->tag.len == 0)
-            return false;
-        gr_build_command(made, GR_CMD_REPLY);
+    } else if (command == GR_CMD_REPLY) {
         gr_build_add(made, envelope->tag);
         gr_build_text(made, "");
         add_answer(made, envelope, payload);
-        return true;
+        return envelope->tag.len > 0;
     }
+    return command != 0;
 }
 
 static bool to_worker(gr_builder *made, const gr_envelope *envelope, gr_slice payload)
 {
-    switch (envelope->type) {
-    case GR_READY:
-    case GR_HEARTBEAT:
-        gr_build_command(made, GR_CMD_HEARTBEAT);
-        return true;
-    case GR_BYE:
-        gr_build_command(made, GR_CMD_DISCONNECT);
-        return !(envelope->flags & GR_FLAG_DRAIN);
-    case GR_REQUEST:
-        gr_build_command(made, GR_CMD_REQUEST);
+    int command = gr_build_command(made, envelope, GR_BROKER_TO_WORKER);
+    if (command == GR_CMD_REQUEST) {
         gr_build_tag(made, envelope, envelope->route, false); /* an address is to be given back */
         gr_build_text(made, "");
         add_args(made, envelope, payload);
-        return true;
-    default:
-        return false;
     }
+    return command != 0;
 }
 
 static int build(const gr_envelope *envelope, enum gr_leg leg, gr_buf *payload, gr_msg **out)
@@ -340,7 +298,7 @@ static int build(const gr_envelope *envelope, enum gr_leg leg, gr_buf *payload, 
         add_name(&made, envelope);
         add_args(&made, envelope, bytes);
     } else {
-        said = is_answer(envelope) && envelope->tag.len > 0;
+        said = gr_is_answer(envelope) && envelope->tag.len > 0;
         gr_build_add(&made, envelope->tag);
         add_answer(&made, envelope, bytes);
     }
