@@ -109,7 +109,9 @@ describe("bulk", function()
         c:request { service = "S" .. how[1] }
         local request = w:hear "REQUEST"
         local flags = how[2] == "RAW" and 0x04 or 0
-        w:say { type = "CHUNK", route = request.route, method = how[1], payload = "x", count = 1, split = 0, flags = flags }
+        w:say {
+          type = "CHUNK", route = request.route, method = how[1], payload = "x", count = 1, split = 0, flags = flags,
+        }
         w:hear "CANCEL"
         local _, texts = gather(c)
         assert.equal(3, #texts)

@@ -325,7 +325,8 @@ describe("a client engine of", function()
           hear { type = "END", tag = tag, bulk = true }
           assert.equal(1, c:stats().late) -- the end
         else
-          hear { type = "ERROR", tag = tag, in_stream = true, bulk = true, payload = engine.put_exception("E", "m", "t") }
+          local payload = engine.put_exception("E", "m", "t")
+          hear { type = "ERROR", tag = tag, in_stream = true, bulk = true, payload = payload }
         end
         local events = engine.events(c)
         assert.equal("CHUNK FAILED", types(events))

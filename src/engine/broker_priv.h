@@ -1,6 +1,7 @@
 /* broker_priv.h - what the files of the broker's engine share; nobody else includes it.
  *
- *   broker.c          peers, and which message means what
+ *   broker.c          which message means what
+ *   broker_peer.c     peers, what goes out to them, and who does not read it
  *   broker_service.c  services, their workers, who is next
  *   broker_call.c     calls: dispatch, waiting, every way to end
  *   broker_bridge.c   calls between peers of different dialects
@@ -165,7 +166,7 @@ struct gr_broker {
     char fault[160]; /* of the last malformed message */
 };
 
-/* broker.c */
+/* broker_peer.c */
 void gr_broker_send(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now_ms);
 
 /* Returns as gr_dialect.build: GR_EINVAL when a peer of this dialect cannot be told. */
@@ -179,7 +180,25 @@ void gr_broker_forward(gr_broker *self, gr_peer *peer, const gr_envelope *envelo
 /* Ends the call that `about` names for its client: id, or what the client's dialect has instead. */
 void gr_broker_send_error(gr_broker *self, gr_peer *client, const gr_envelope *about, int error,
                           gr_slice text, int64_t now_ms);
+
+/* A message that is nothing but its type. */
+void gr_broker_send_empty(gr_broker *self, gr_peer *peer, enum gr_type type, uint8_t flags,
+                          int64_t now_ms);
 bool gr_broker_is_local(const gr_peer *peer);
+
+/* Workers are, clients are not. */
+bool gr_broker_is_at_back(const gr_peer *peer);
+
+/* The peer's pulse has changed: looks after it in time. */
+void gr_broker_watch(gr_broker *self, gr_peer *peer);
+
+/* Ends its calls and its registration. It is freed when no message to it is left. */
+void gr_broker_remove_peer(gr_broker *self, gr_peer *peer, int64_t now_ms);
+
+/* Puts what waited for peers that did not read back in line. Only when the line is empty: then the
+ * order of their messages is kept. Who has read everything since the last time leaves the list. */
+void gr_broker_retry_stalled(gr_broker *self, int64_t now_ms);
+void gr_broker_free_peers(gr_broker *self);
 
 /* broker_service.c */
 struct service *gr_broker_find_service(const gr_broker *self, gr_slice name);
