@@ -5,8 +5,6 @@ local engine = require "support.engine"
 local msgpack = require "gaterpc.msgpack"
 local vectors = require "support.vectors"
 
-local dialects = { ["0.1.10"] = "gate01", ["0.2.12"] = "gate02" }
-
 -- Files whose messages were made by hand to be wrong; what is well-formed in them counts all the same.
 local function is_hostile(name)
   return name:find "malformed" or name:find "robustness" or name:find "worker%-ready%-twice"
@@ -30,18 +28,13 @@ local function deviation(dialect, message, envelope)
   end
 end
 
-local function parse(dialect, message)
-  local routed = message.leg:find "to_broker"
-  return engine.parse_as(dialect, message.leg, routed and message.peer or nil, table.unpack(message.frames))
-end
-
-for version, dialect in pairs(dialects) do
+for version, dialect in pairs(vectors.dialects) do
   describe(dialect .. ", as recorded,", function()
     for _, name in ipairs(vectors.names(version)) do
       it("is read and built again: " .. name, function()
         for _, message in ipairs(vectors.read(name)) do
           if message.leg then
-            local envelope, _, why = parse(dialect, message)
+            local envelope, _, why = vectors.parse(dialect, message)
             if not envelope then
               assert.is_truthy(is_hostile(name), ("%s %d is not read: %s"):format(name, message.seq, why))
             else
@@ -61,7 +54,7 @@ for version, dialect in pairs(dialects) do
       local count = 0
       for _, name in ipairs(vectors.names(version)) do
         for _, message in ipairs(vectors.read(name)) do
-          local envelope = message.leg and not is_hostile(name) and parse(dialect, message)
+          local envelope = message.leg and not is_hostile(name) and vectors.parse(dialect, message)
           if envelope and not deviation(dialect, message, envelope) then
             local again = { engine.build_as(dialect, message.leg, envelope) }
             if table.concat(again, "|") == table.concat(message.frames, "|") then count = count + 1 end
