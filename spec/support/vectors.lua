@@ -3,6 +3,7 @@
 ---  for message in vectors.each "0.1.10-startup" do ... end
 ---  message = { seq =, ms =, leg =, peer =, frames =, note = }; frames as they travel, without the routing id
 
+local bytes = require "support.values".bytes
 local engine = require "support.engine"
 local uv = require "luv"
 
@@ -16,18 +17,14 @@ local legs = {
   ["worker->broker"] = "worker_to_broker", ["broker->worker"] = "broker_to_worker",
 }
 
-local function unhex(text)
-  return (text:gsub("%x%x", function(pair) return string.char(tonumber(pair, 16)) end))
-end
-
 local function read(line)
   local frames = {}
-  for hex in line:match '"frames": %[(.-)%]':gmatch '"(%x*)"' do frames[#frames + 1] = unhex(hex) end
+  for hex in line:match '"frames": %[(.-)%]':gmatch '"(%x*)"' do frames[#frames + 1] = bytes(hex) end
   local direction = line:match '"direction": "(.-)"'
   return {
     seq = tonumber(line:match '"seq": (%d+)'), ms = math.floor(tonumber(line:match '"t": ([%d.]+)') * 1000),
     direction = direction, leg = legs[direction],
-    peer = unhex(line:match '"peer": "(%x*)"'), frames = frames, note = line:match '"note": "(.-)"' or "",
+    peer = bytes(line:match '"peer": "(%x*)"'), frames = frames, note = line:match '"note": "(.-)"' or "",
   }
 end
 
