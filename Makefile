@@ -49,7 +49,7 @@ $(BUILD)/spec/%.o: %.c
 	$(CC) $(filter-out -flto%,$(cflags)) $(CFLAGS) -fPIC -c -o $@ $<
 
 fuzzers      := $(patsubst spec/fuzz/fuzz_%.c,%,$(wildcard spec/fuzz/fuzz_*.c))
-fuzz_sources := $(wildcard src/base/*.c src/wire/*.c src/engine/*.c src/bind/bind_msgpack*.c)
+fuzz_sources := $(wildcard src/base/*.c src/wire/*.c src/engine/*.c src/bind/bind.c src/bind/bind_msgpack*.c)
 fuzz_objects := $(fuzz_sources:%.c=build-fuzz/%.o)
 fuzz_cflags  := $(filter-out -flto% -fsanitize%,$(cflags)) -O1 -fno-omit-frame-pointer \
                 -fsanitize=address,undefined -fno-sanitize-recover=all

@@ -2,17 +2,7 @@ local gaterpc = require "gaterpc"
 local turns = require "support.turns"
 
 local BoundedDict = gaterpc.BoundedDict
-
-local function outcomes(...)
-  local texts = {}
-  for i, each in ipairs { ... } do texts[i] = each:outcome() end
-  return texts
-end
-
-local function code_of(value, err)
-  assert.is_nil(value)
-  return err.code
-end
+local code_of, outcomes, remove_from, text_of = turns.code_of, turns.outcomes, turns.remove_from, turns.text_of
 
 -- All entries in the order of pairs(): { key, value, key, value, ... }
 local function entries_of(dict)
@@ -435,12 +425,6 @@ local function new_model(maxsize)
   return setmetatable({ maxsize = maxsize, entries = {}, line = {}, ready = {}, now = 0, closed = false }, model_mt)
 end
 
-local function remove_from(list, op)
-  for i, each in ipairs(list) do
-    if each == op then return table.remove(list, i) end
-  end
-end
-
 function model_mt:find(key)
   for i, entry in ipairs(self.entries) do
     if entry.key == key then return entry, i end
@@ -590,8 +574,6 @@ end
 describe("random interleavings of a bounded dictionary", function()
   after_each(turns.start_clock)
 
-  local function text_of(value, err) return err and err.code or tostring(value) end
-
   local function run(random, same)
     local maxsize = random(0, 3)
     local dict = BoundedDict { maxsize = maxsize }
@@ -632,8 +614,8 @@ describe("random interleavings of a bounded dictionary", function()
         same(model:pop(key), text_of(dict:pop(key, "none")))
       end,
       function()
-        local op = ops[random(math.max(1, #ops))]
-        if not op or not op.task.job then return end
+        local op = turns.pick(ops, random)
+        if not op then return end
         model:kill(op)
         op.task:kill()
       end,

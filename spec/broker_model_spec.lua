@@ -244,13 +244,7 @@ local function deliver(world, via, id, ...)
 end
 
 local function pump(world)
-  local broker = world.broker
-  local function take(via, ...)
-    if not via then return false end
-    deliver(world, via, ...)
-    return true
-  end
-  while take(broker:next_out()) do end -- luacheck: ignore 542
+  engine.each_out(world.broker, function(...) deliver(world, ...) end)
 end
 
 -------------------------------------------------------------------------------------------------

@@ -87,8 +87,8 @@ describe("random interleavings of an event", function()
         set = false
       end,
       function()
-        local op = ops[random(math.max(1, #ops))]
-        if not op or not op.task.job then return end
+        local op = turns.pick(ops, random)
+        if not op then return end
         op.task:kill()
         op.result, line[op] = "CANCELLED", nil
       end,

@@ -6,22 +6,14 @@ local msgpack = require "gaterpc.msgpack"
 
 local vectors = require "support.vectors"
 
-local function outs(it, dialect, leg, id)
-  local list = {}
-  local function add(...)
-    if ... == nil then return false end
-    list[#list + 1] = assert(engine.parse_as(dialect, leg, id, ...))
-    list[#list].frames = { ... }
-    return true
-  end
-  while add(it:next_out()) do end -- luacheck: ignore 542
-  return list
-end
+local types = engine.types
 
-local function types(list)
-  local names = {}
-  for i, each in ipairs(list) do names[i] = each.type end
-  return table.concat(names, " ")
+local function outs(it, dialect, leg, id)
+  return engine.outs(it, function(...)
+    local envelope = assert(engine.parse_as(dialect, leg, id, ...))
+    envelope.frames = { ... }
+    return envelope
+  end)
 end
 
 describe("a worker engine of", function()

@@ -1,5 +1,6 @@
 local msgpack = require "gaterpc.msgpack"
 local gaterpc = require "gaterpc"
+local nest = require "support.values".nest
 local task = gaterpc.task
 
 local pack, unpack, null = msgpack.pack, msgpack.unpack, msgpack.null
@@ -48,12 +49,6 @@ local function misuse(fn)
   local line, message = err:match("msgpack_hooks_spec%.lua:(%d+): (.*)")
   assert.is_string(line, err)
   return message
-end
-
-local function nest(depth, innermost)
-  local t = innermost
-  for _ = 1, depth do t = { t } end
-  return t
 end
 
 describe("msgpack hooks", function()

@@ -3,17 +3,7 @@ local task = gaterpc.task
 local turns = require "support.turns"
 
 local Queue = gaterpc.Queue
-
-local function outcomes(...)
-  local texts = {}
-  for i, each in ipairs { ... } do texts[i] = each:outcome() end
-  return texts
-end
-
-local function code_of(value, err)
-  assert.is_nil(value)
-  return err.code
-end
+local code_of, outcomes, remove_from, text_of = turns.code_of, turns.outcomes, turns.remove_from, turns.text_of
 
 local function message_of(fn, ...)
   local ok, err = pcall(fn, ...)
@@ -317,12 +307,6 @@ function model_mt:try_get()
   return self.closed and #self.items == 0 and "UNAVAILABLE" or "NOT_FOUND"
 end
 
-local function remove_from(list, op)
-  for i, each in ipairs(list) do
-    if each == op then return table.remove(list, i) end
-  end
-end
-
 function model_mt:kill(op)
   op.result = "CANCELLED"
   remove_from(self.getters, op)
@@ -376,8 +360,6 @@ end
 describe("random interleavings of a queue", function()
   after_each(turns.start_clock)
 
-  local function text_of(value, err) return err and err.code or tostring(value) end
-
   local function run(random, same)
     local maxsize = random(0, 3)
     local queue, model = Queue { maxsize = maxsize }, new_model(maxsize == 0 and math.huge or maxsize)
@@ -399,8 +381,8 @@ describe("random interleavings of a queue", function()
       function() item = item + 1 same(model:try_put(item), text_of(queue:try_put(item))) end,
       function() same(model:try_get(), text_of(queue:try_get())) end,
       function()
-        local op = ops[random(math.max(1, #ops))]
-        if not op or not op.task.job then return end
+        local op = turns.pick(ops, random)
+        if not op then return end
         model:kill(op)
         op.task:kill()
       end,

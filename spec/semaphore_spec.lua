@@ -4,11 +4,7 @@ local task = gaterpc.task
 local turns = require "support.turns"
 
 local Semaphore = gaterpc.Semaphore
-
-local function code_of(value, err)
-  assert.is_nil(value)
-  return err.code
-end
+local code_of = turns.code_of
 
 describe("a semaphore", function()
   before_each(turns.stop_clock)
@@ -157,12 +153,6 @@ describe("random interleavings of a semaphore", function()
     local semaphore = Semaphore(permits)
     local ops, line, taken, now = {}, {}, 0, 0
 
-    local function remove_from_line(op)
-      for i, each in ipairs(line) do
-        if each == op then return table.remove(line, i) end
-      end
-    end
-
     local function wake()
       for _, op in ipairs(line) do
         if not op.woken and taken < permits then
@@ -202,11 +192,11 @@ describe("random interleavings of a semaphore", function()
         wake()
       end,
       function()
-        local op = ops[random(math.max(1, #ops))]
-        if not op or not op.task.job then return end
+        local op = turns.pick(ops, random)
+        if not op then return end
         op.task:kill()
         op.result = "CANCELLED"
-        remove_from_line(op)
+        turns.remove_from(line, op)
         if op.woken then
           taken = taken - 1
           wake()

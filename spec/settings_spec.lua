@@ -1,5 +1,6 @@
 -- The store of settings with tables of its own, and what must hold for the real table. Settings of a process are
 -- frozen by its first object: what a host does with them is in spec/system/settings_spec.lua.
+local has = require "support.has"
 local process = require "support.process"
 local rows = require "gaterpc.settings_rows"
 local settings = require "gaterpc.settings"
@@ -7,12 +8,6 @@ local show = require "gaterpc.settings_show"
 local sources = require "gaterpc.settings_sources"
 local store = require "gaterpc.settings_store"
 local types = require "gaterpc.settings_types"
-
-local function has(text, ...)
-  for _, part in ipairs { ... } do
-    assert.truthy(tostring(text):find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-  end
-end
 
 local applied, warnings
 

@@ -8,8 +8,6 @@ local engine = require "support.engine"
 local msgpack = require "gaterpc.msgpack"
 local vectors = require "support.vectors"
 
-local dialects = { ["0.1.10"] = "gate01", ["0.2.12"] = "gate02" }
-
 ---Where our broker says something else, and why; docs/protocol.md, "Deviations", explains each. A number is a
 ---fault of the original, as docs/protocol.md counts them.
 local deviations = {
@@ -32,11 +30,6 @@ local function is_elsewhere(name)
   for _, pattern in ipairs(elsewhere) do
     if name:find(pattern) then return true end
   end
-end
-
-local function parse(dialect, message)
-  local routed = message.leg:find "to_broker"
-  return engine.parse_as(dialect, message.leg, routed and message.peer or nil, table.unpack(message.frames))
 end
 
 -- An error of the broker itself, without its traceback.
@@ -63,24 +56,21 @@ local function play(dialect, name)
   end
 
   local function pump()
-    local function sort(via, peer, ...)
-      if not via then return false end
+    engine.each_out(broker, function(via, peer, ...)
       local frames = { ... }
-      if via == "back" and frames[3] == "\4" then return true end -- heartbeats have their own time
+      if via == "back" and frames[3] == "\4" then return end -- heartbeats have their own time
       if via == "back" and frames[3] == "\2" and #names > 0 then
         local recorded = names[#names] -- the request that was just made
         names[recorded] = { caller = frames[4], tag = frames[6] }
         frames[4], frames[6] = recorded.caller, recorded.tag
       end
       note(ours, peer, frames)
-      return true
-    end
-    while sort(broker:next_out()) do end -- luacheck: ignore 542
+    end)
   end
 
   local function receive(message)
     local frames = message.frames
-    local envelope = parse(dialect, message)
+    local envelope = vectors.parse(dialect, message)
     local via = message.leg == "client_to_broker" and "front" or "back"
     if envelope and message.leg == "client_to_broker" then
       names[#names + 1] = { tag = envelope.tag, caller = dialect == "gate01" and envelope.caller or message.peer }
@@ -136,7 +126,7 @@ end
 -- What was made by hand to be wrong, for the original's broker.
 local hostile = { "malformed-frontend", "malformed-requests", "worker-malformed", "zap-client-to-plain-broker" }
 
-for version, dialect in pairs(dialects) do
+for version, dialect in pairs(vectors.dialects) do
   describe("the broker takes what killed or confused the original " .. version .. ":", function()
     for _, name in ipairs(hostile) do
       it(name .. ", and answers what is valid in between", function()

@@ -6,9 +6,13 @@ local task = require "gaterpc.task"
 local timers = require "gaterpc.timers"
 local turns = require "support.turns"
 
--- Each kind of wait (without tail calls, for errors at its line): how to make a container where it
--- waits, to wait, to give one waiter what it wants, and what is left in the container (nothing when
--- nobody waits and nothing is promised).
+-- return results(call()): no tail call, so that errors name the line.
+local function results(...)
+  return ...
+end
+
+-- Each kind of wait: how to make a container where it waits, to wait, to give one waiter what it
+-- wants, and what is left in the container (nothing when nobody waits and nothing is promised).
 local kinds = {}
 
 local function queue_traces(queue)
@@ -30,8 +34,7 @@ end
 kinds["queue:get"] = {
   make = function() return gaterpc.Queue {} end,
   wait = function(queue, timeout)
-    local results = table.pack(queue:get(timeout))
-    return table.unpack(results, 1, results.n)
+    return results(queue:get(timeout))
   end,
   give = function(queue) assert(queue:put "item") end,
   traces = queue_traces,
@@ -44,8 +47,7 @@ kinds["queue:put"] = {
     return queue
   end,
   wait = function(queue, timeout)
-    local results = table.pack(queue:put("item", timeout))
-    return table.unpack(results, 1, results.n)
+    return results(queue:put("item", timeout))
   end,
   give = function(queue) assert(queue:get()) end,
   traces = queue_traces,
@@ -60,8 +62,7 @@ kinds["dict:aset"] = {
   end,
   wait = function(dict, timeout)
     next_key = next_key + 1
-    local results = table.pack(dict:aset(next_key, "value", timeout))
-    return table.unpack(results, 1, results.n)
+    return results(dict:aset(next_key, "value", timeout))
   end,
   give = function(dict) -- takes the oldest entry out
     return dict:pop((pairs(dict)()))
@@ -72,8 +73,7 @@ kinds["dict:aset"] = {
 kinds["dict:aget"] = {
   make = fresh_dict,
   wait = function(dict, timeout)
-    local results = table.pack(dict:aget("x", timeout))
-    return table.unpack(results, 1, results.n)
+    return results(dict:aget("x", timeout))
   end,
   give = function(dict)
     assert(dict:set("x", "value"))
@@ -86,8 +86,7 @@ kinds["dict:aget"] = {
 kinds["dict:apop"] = {
   make = fresh_dict,
   wait = function(dict, timeout)
-    local results = table.pack(dict:apop("x", timeout))
-    return table.unpack(results, 1, results.n)
+    return results(dict:apop("x", timeout))
   end,
   give = function(dict)
     dict:clear()
@@ -103,8 +102,7 @@ kinds["semaphore:acquire"] = {
     return semaphore
   end,
   wait = function(semaphore, timeout)
-    local results = table.pack(semaphore:acquire(timeout))
-    return table.unpack(results, 1, results.n)
+    return results(semaphore:acquire(timeout))
   end,
   give = function(semaphore) semaphore:release() end,
   traces = function(semaphore) return semaphore.line.first end,
@@ -113,8 +111,7 @@ kinds["semaphore:acquire"] = {
 kinds["event:wait"] = {
   make = function() return gaterpc.Event() end,
   wait = function(event, timeout)
-    local results = table.pack(event:wait(timeout))
-    return table.unpack(results, 1, results.n)
+    return results(event:wait(timeout))
   end,
   give = function(event)
     event:set()
@@ -130,12 +127,6 @@ local function each_kind(what, check)
   end
 end
 
-local function outcomes(list)
-  local texts = {}
-  for i, each in ipairs(list) do texts[i] = each:outcome() end
-  return texts
-end
-
 describe("a wait", function()
   before_each(turns.stop_clock)
   after_each(turns.start_clock)
@@ -144,7 +135,7 @@ describe("a wait", function()
   local function three(kind, container, timeout)
     local list = {}
     for i = 1, 3 do list[i] = turns.begin(kind.wait, container, timeout) end
-    assert.same({ "waits", "waits", "waits" }, outcomes(list))
+    assert.same({ "waits", "waits", "waits" }, turns.outcomes(table.unpack(list)))
     return list
   end
 
@@ -272,7 +263,7 @@ describe("a wait", function()
     turns.tick(10)
     list[1]:kill()
     turns.turn()
-    assert.same({ "CANCELLED", "waits" }, outcomes(list))
+    assert.same({ "CANCELLED", "waits" }, turns.outcomes(table.unpack(list)))
     kind.give(container)
     turns.turn()
     assert.is_true(list[2].ok)
@@ -315,7 +306,7 @@ describe("a wait", function()
     container:close()
     container:close()
     turns.turn()
-    assert.same({ "UNAVAILABLE", "UNAVAILABLE", "UNAVAILABLE" }, outcomes(list))
+    assert.same({ "UNAVAILABLE", "UNAVAILABLE", "UNAVAILABLE" }, turns.outcomes(table.unpack(list)))
     assert.equal("UNAVAILABLE", turns.begin(kind.wait, container):outcome())
     assert.is_nil(kind.traces(container))
   end)

@@ -1,13 +1,10 @@
 local engine = require "support.engine"
 local msgpack = require "gaterpc.msgpack"
 local goldens = require "fixtures.gh1"
+local bytes = require "support.values".bytes
 
 local INVALID, EXHAUSTED = "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"
 local DETACHED, BIGGEST_INLINE = 1, 16 * 1024
-
-local function bytes(digits)
-  return (digits:gsub("%s+", ""):gsub("%x%x", function(d) return string.char(tonumber(d, 16)) end))
-end
 
 local function frames_of(golden)
   local frames = {}

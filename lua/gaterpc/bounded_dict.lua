@@ -73,11 +73,12 @@ local function arrive(self, key, value)
     if setter then -- to replace a value needs no place
       setter.applied, value = true, setter.value
       waiters.serve(setter, true)
-    elseif waiter.takes then
-      self.taken, waiter.value = self.taken + 1, value
-      return waiters.serve(waiter, true, value)
     else
       waiters.serve(waiter, true, value)
+      if waiter.takes then
+        self.taken, waiter.value = self.taken + 1, value
+        return
+      end
     end
   end
   insert(self, key, value)
@@ -149,15 +150,13 @@ local function check_key(key)
   if key == nil or key ~= key then error("a key is any value but nil and NaN", 3) end
 end
 
-local function check_entry(key, value)
-  if key == nil or key ~= key then error("a key is any value but nil and NaN", 3) end
+local function check_value(value)
   if value == nil then error("a value is never nil: pop(key) removes an entry", 3) end
 end
 
 local function pick_timeout(self, timeout)
   if timeout == nil then return self.timeout end
-  local seconds = waiters.seconds(timeout, 3)
-  return seconds
+  return (waiters.seconds(timeout, 3)) -- no tail call: levels count frames
 end
 
 -- Sets without waiting; false when the key is new and may have no place.
@@ -177,7 +176,8 @@ end
 ---@return true? set
 ---@return gaterpc.Error? err  RESOURCE_EXHAUSTED when a new key finds it full, UNAVAILABLE when it is closed
 function methods:set(key, value)
-  check_entry(key, value)
+  check_key(key)
+  check_value(value)
   if self.closed then return waiters.closed "dictionary" end
   if try_set(self, key, value, places(self) > 0) then return true end
   return nil, errors.new("RESOURCE_EXHAUSTED", ("the dictionary is full: %d entries"):format(self.maxsize))
@@ -191,7 +191,8 @@ end
 ---@return true? set
 ---@return gaterpc.Error? err  DEADLINE_EXCEEDED, or UNAVAILABLE when it is closed
 function methods:aset(key, value, timeout)
-  check_entry(key, value)
+  check_key(key)
+  check_value(value)
   timeout = pick_timeout(self, timeout)
   if self.closed then return waiters.closed "dictionary" end
   local behind = self.promised > 0 and timeout ~= 0 -- those who were woken set first

@@ -12,14 +12,14 @@ local M = {}
 ---| "gate02"  # the Python package gaterpc 0.2.x
 ---| "mdp"     # ZeroMQ RFC 7, as in the ZeroMQ guide
 
-local names = { gh1 = true, gate01 = true, gate02 = true, mdp = true }
+-- Its keys are the dialects that there are.
 local heartbeats = {
   gh1 = "HEARTBEAT", gate01 = "GATE01_HEARTBEAT", gate02 = "GATE02_HEARTBEAT", mdp = "MDP_HEARTBEAT",
 }
 
 local function check_credentials(who, mechanism, credentials)
   if mechanism == "PLAIN" then
-    local user, password = (credentials or {})[1], (credentials or {})[2]
+    local user, password = table.unpack(credentials or {}, 1, 2)
     if type(user) ~= "string" or type(password) ~= "string" then
       error(("%s: option 'zap_credentials' must be { user, password } with the mechanism PLAIN"):format(who), 4)
     end
@@ -47,7 +47,7 @@ end
 ---@return table made
 function M.apply(who, given, made)
   local name = given.dialect or "gh1"
-  if not names[name] then error(("%s: %s"):format(who, options.unknown("dialect", name, names)), 3) end
+  if not heartbeats[name] then error(("%s: %s"):format(who, options.unknown("dialect", name, heartbeats)), 3) end
   made.dialect = name
   if given.zap_credentials and not given.zap_mechanism then
     error(("%s: option 'zap_credentials' needs 'zap_mechanism'"):format(who), 3)

@@ -161,8 +161,7 @@ end
 ---@return fun(): any
 function methods:items()
   return function()
-    local item = get(self)
-    return item
+    return (get(self)) -- no tail call, as its errors count frames
   end
 end
 

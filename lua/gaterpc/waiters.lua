@@ -139,8 +139,7 @@ end
 ---@return number? seconds
 function M.seconds(timeout, level)
   if timeout == nil or timeout == math.huge then return nil end
-  local seconds = task.check_seconds(timeout, level + 1) -- no tail call: levels count frames
-  return seconds
+  return (task.check_seconds(timeout, level + 1)) -- no tail call: levels count frames
 end
 
 ---Checks the option maxsize. Raises when it is none.

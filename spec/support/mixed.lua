@@ -49,17 +49,14 @@ end
 
 ---Gives every peer what the broker has for it.
 function world:pump()
-  local function sort(via, id, ...)
-    if not via then return false end
+  engine.each_out(self.broker, function(via, id, ...)
     local to = self.peers[via .. " " .. id]
     if to and to.stalled then
       self.broker:stalled()
     elseif to then
       table.insert(to.box, { ... })
     end
-    return true
-  end
-  while sort(self.broker:next_out()) do end -- luacheck: ignore 542
+  end)
 end
 
 function world:tick(ms)

@@ -14,6 +14,7 @@ local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
 local task = require "gaterpc.task"
 local timers = require "gaterpc.timers"
+local luassert = require "luassert"
 local uv = require "luv"
 
 local M = {}
@@ -95,6 +96,20 @@ function M.random_runs(count, run)
   end
 end
 
+---For models: one of those that have not ended, or nil.
+---@param ops { task: spec.Begun }[]
+function M.pick(ops, random)
+  local op = ops[random(math.max(1, #ops))]
+  return op and op.task.job and op
+end
+
+---For models: takes one out of a list, and gives it; nil when it is not there.
+function M.remove_from(list, op)
+  for i, each in ipairs(list) do
+    if each == op then return table.remove(list, i) end
+  end
+end
+
 ---Moves the clock without a turn: who is late is only woken.
 function M.tick(ms)
   now_ms = now_ms + ms
@@ -129,13 +144,35 @@ function begun:kill()
   if self.job then task.kill(self.job, errors.new("CANCELLED", "killed")) end
 end
 
+---What a call has returned: its value as text, or the code of its error.
+---@return string
+function M.text_of(value, err)
+  return err and err.code or tostring(value)
+end
+
+---The code of the error that came in place of a value.
+---@return string
+function M.code_of(value, err)
+  luassert.is_nil(value)
+  return err.code
+end
+
 ---"waits", the value that it has returned as text, or the code of the error it returned or raised.
 ---@return string
 function begun:outcome()
   if self.job then return "waits" end
   local value, err = self.values[1], self.values[2]
   if not self.ok then return errors.is(value) and value.code or tostring(value) end
-  return err and err.code or tostring(value)
+  return M.text_of(value, err)
+end
+
+---The outcomes of several.
+---@param ... spec.Begun
+---@return string[]
+function M.outcomes(...)
+  local texts = {}
+  for i, each in ipairs { ... } do texts[i] = each:outcome() end
+  return texts
 end
 
 return M

@@ -4,6 +4,7 @@
 local gaterpc = require "gaterpc"
 local peers = require "support.peers"
 local process = require "support.process"
+local values = require "support.values"
 local task = gaterpc.task
 
 local BIG = 640000
@@ -302,10 +303,9 @@ describe("Python peers #system", function()
     local worker = peers.worker { dialect = "gate01", connect = broker.backend, id = "w" }
     local c = peers.client { dialect = "gate01", connect = broker.frontend, id = "c" }
     assert.equal(1, c:call("S", "echo", { 1 }).result)
-    local function hex(text) return (text:gsub(".", function(byte) return ("%02x"):format(byte:byte()) end)) end
     local frames = {}
     local reply = { "", "MDPW01", "\3", "gw-w", "gc-c", "", ("0"):rep(32), "\x82\xa6result\1\xa9exception\xc0" }
-    for i, each in ipairs(reply) do frames[i] = hex(each) end
+    for i, each in ipairs(reply) do frames[i] = values.hex(each) end
     worker:send { op = "raw", frames = frames }
     assert.is_truthy(c:await(function(line) return line.fault end, "a fault", true).fault:find "too many")
     assert.equal(3, (c.process:wait_exit()))

@@ -1,11 +1,6 @@
 -- What a real host makes of settings: files, environment, command line, options.
+local has = require "support.has"
 local process = require "support.process"
-
-local function has(text, ...)
-  for _, part in ipairs { ... } do
-    assert.truthy(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-  end
-end
 
 -- What a command line prints when it ends well, and its log.
 local function output_of(args, options)

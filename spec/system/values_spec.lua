@@ -1,4 +1,5 @@
 local gaterpc = require "gaterpc"
+local nest = require "support.values".nest
 local process = require "support.process"
 local task = gaterpc.task
 local null = gaterpc.null
@@ -25,12 +26,6 @@ function Class.interface:length(...)
   return sum
 end
 ]]
-
-local function nest(depth)
-  local t = {}
-  for _ = 2, depth do t = { t } end
-  return t
-end
 
 local function list(count)
   local t = {}

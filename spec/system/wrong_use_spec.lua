@@ -1,4 +1,5 @@
 -- Wrong use: one clear message, no traceback of ours, no hang, the right exit code.
+local has = require "support.has"
 local process = require "support.process"
 
 -- Runs a script that must fail, and gives what it says.
@@ -7,12 +8,6 @@ local function failure_of(script, options)
   assert.equal(1, host:wait_exit())
   assert.falsy(host.err:find("lua/gaterpc/", 1, true), host.err)
   return host.err
-end
-
-local function has(text, ...)
-  for _, part in ipairs { ... } do
-    assert.truthy(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-  end
 end
 
 local HEAD = "local gaterpc = require 'gaterpc' "

@@ -6,6 +6,7 @@
 
 #include "base/err.h"
 #include "base/mp.h"
+#include "bind/bind.h"
 
 /* Addresses of these are keys: metatable_keys[kind] of a kind's metatable in the registry, kind_key
  * of the kind's number in the metatable. */
@@ -284,64 +285,39 @@ static int scratch_gc(lua_State *L)
     return 0;
 }
 
-/* Takes the kept buffer. While hooks run it is nobody else's, because a hook may pack; before
- * anything can raise it belongs to the collector again. */
-static gr_buf take(gr_buf *kept)
+/* [-0, +1; on an error -0, +0] Pushes what was packed. While hooks ran the buffer was nobody
+ * else's; before this can raise it belongs to the collector again. */
+static void push_packed(lua_State *L, gr_buf *kept, const gr_buf *packed, int rc)
 {
-    gr_buf buf = *kept;
-    *kept = (gr_buf){0};
-    buf.len = 0;
-    return buf;
-}
-
-static void give_back(gr_buf *kept, const gr_buf *buf)
-{
-    if (kept->data != NULL)
+    gr_buf_clear(kept); /* a hook may have packed, too */
+    *kept = *packed;
+    if (rc == 0)
+        lua_pushlstring(L, (const char *)kept->data, kept->len);
+    if (kept->cap > SCRATCH_KEPT)
         gr_buf_clear(kept);
-    *kept = *buf;
-}
-
-static void trim(gr_buf *buf)
-{
-    if (buf->cap > SCRATCH_KEPT)
-        gr_buf_clear(buf);
-}
-
-static int push_failure(lua_State *L, int rc, const char *text)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, gr_err_code(rc));
-    lua_pushstring(L, text);
-    return 3;
 }
 
 static int f_pack(lua_State *L) /* pack(v) -> string | nil, code, text */
 {
     gr_pack_error error;
     luaL_checkany(L, 1);
-    gr_buf *buf = lua_touserdata(L, lua_upvalueindex(1));
-    gr_buf mine = take(buf);
-    int rc = gr_lua_pack(L, 1, &mine, &error);
-    give_back(buf, &mine);
-    if (rc == 0)
-        lua_pushlstring(L, (const char *)buf->data, buf->len);
-    trim(buf);
-    return rc == 0 ? 1 : push_failure(L, rc, error.text);
+    gr_buf *kept = lua_touserdata(L, lua_upvalueindex(1));
+    gr_buf buf = gr_bind_take_buf(kept);
+    int rc = gr_lua_pack(L, 1, &buf, &error);
+    push_packed(L, kept, &buf, rc);
+    return rc == 0 ? 1 : gr_bind_fail(L, rc, error.text);
 }
 
 static int f_pack_args(lua_State *L) /* pack_args(...) -> string, split | nil, code, text */
 {
     gr_pack_error error;
     uint32_t split = 0;
-    gr_buf *buf = lua_touserdata(L, lua_upvalueindex(1));
-    gr_buf mine = take(buf);
-    int rc = gr_lua_pack_args(L, 1, lua_gettop(L), &mine, &split, &error);
-    give_back(buf, &mine);
-    if (rc == 0)
-        lua_pushlstring(L, (const char *)buf->data, buf->len);
-    trim(buf);
+    gr_buf *kept = lua_touserdata(L, lua_upvalueindex(1));
+    gr_buf buf = gr_bind_take_buf(kept);
+    int rc = gr_lua_pack_args(L, 1, lua_gettop(L), &buf, &split, &error);
+    push_packed(L, kept, &buf, rc);
     if (rc < 0)
-        return push_failure(L, rc, error.text);
+        return gr_bind_fail(L, rc, error.text);
     lua_pushinteger(L, split);
     return 2;
 }
@@ -353,6 +329,11 @@ static const char *why_not(int rc)
     if (rc == GR_EEXHAUSTED)
         return "deeper than 64 levels, longer than 32 MiB, or more than 1048576 elements";
     return gr_err_text(rc);
+}
+
+static int fail_unpack(lua_State *L, int rc, const gr_pack_error *error)
+{
+    return gr_bind_fail(L, rc, error->text[0] != '\0' ? error->text : why_not(rc));
 }
 
 /* The bytes of the string at 1 from the optional position at 2 on. */
@@ -375,9 +356,9 @@ static int f_unpack(lua_State *L)
     bool is_part = !lua_isnoneornil(L, 2);
     int rc = gr_lua_unpack(L, bytes, &used, &error);
     if (rc < 0)
-        return push_failure(L, rc, error.text[0] != '\0' ? error.text : why_not(rc));
+        return fail_unpack(L, rc, &error);
     if (!is_part && used < bytes.len)
-        return push_failure(L, GR_EINVAL, "more bytes follow the value");
+        return gr_bind_fail(L, GR_EINVAL, "more bytes follow the value");
     if (!is_part)
         return 1;
     lua_pushinteger(L, luaL_checkinteger(L, 2) + (lua_Integer)used);
@@ -397,7 +378,7 @@ static int f_unpack_args(lua_State *L) /* unpack_args(s, split) -> true, ... | n
     gr_pack_error error;
     int rc = gr_lua_unpack_args(L, gr_slice_of(text, len), (uint32_t)split, &error);
     if (rc < 0)
-        return push_failure(L, rc, error.text[0] != '\0' ? error.text : why_not(rc));
+        return fail_unpack(L, rc, &error);
     return rc + 1;
 }
 
@@ -407,7 +388,7 @@ static int f_skip(lua_State *L) /* skip(s, pos = 1) -> next position | nil, code
     gr_mp_reader reader = gr_mp_read(bytes);
     int rc = gr_mp_skip(&reader);
     if (rc < 0)
-        return push_failure(L, rc, why_not(rc));
+        return gr_bind_fail(L, rc, why_not(rc));
     lua_pushinteger(L, luaL_optinteger(L, 2, 1) + (lua_Integer)(reader.at - bytes.data));
     return 1;
 }

@@ -119,19 +119,17 @@ static int call(lua_State *L, gr_lua_hooks *self, char said[GR_LUA_SAID])
 
 int gr_lua_hook_call(lua_State *L, char said[GR_LUA_SAID])
 {
-    int rc = lua_checkstack(L, 4) ? 0 : GR_ENOMEM;
-    gr_lua_hooks *self = rc == 0 ? gr_lua_hooks_of(L) : NULL;
-    if (rc < 0) {
+    if (!lua_checkstack(L, 4)) {
+        lua_pop(L, 2);
         say(said, "there is no stack for it");
-    } else if (self->depth >= GR_LUA_MAX_HOOKS) {
-        rc = GR_EEXHAUSTED;
-        snprintf(said, GR_LUA_SAID, "hooks run within hooks, more than %d of them",
-                 GR_LUA_MAX_HOOKS);
+        return GR_ENOMEM;
     }
-    if (rc == 0)
+    gr_lua_hooks *self = gr_lua_hooks_of(L);
+    if (self->depth < GR_LUA_MAX_HOOKS)
         return call(L, self, said);
     lua_pop(L, 2);
-    return rc;
+    snprintf(said, GR_LUA_SAID, "hooks run within hooks, more than %d of them", GR_LUA_MAX_HOOKS);
+    return GR_EEXHAUSTED;
 }
 
 int gr_lua_hook_run(lua_State *L, enum gr_lua_hook hook, char said[GR_LUA_SAID])
@@ -265,15 +263,14 @@ static int f_set_ext(lua_State *L)
 
 static int f_drop_ext(lua_State *L) /* hooks.drop_ext(type) -> it was registered */
 {
-    enum { TYPE = 1, HOOKS, ENTRY };
+    enum { TYPE = 1, ENTRY, HOOKS };
     lua_Integer type = luaL_checkinteger(L, TYPE);
     lua_settop(L, 1);
-    gr_lua_hooks *self = make_hooks(L);
-    bool was_there = type >= INT8_MIN && type <= INT8_MAX && gr_lua_ext_push_by_type(L, (int)type);
-    lua_pushboolean(L, was_there);
-    if (!was_there)
+    if (type < INT8_MIN || type > INT8_MAX || !gr_lua_ext_push_by_type(L, (int)type)) {
+        lua_pushboolean(L, 0);
         return 1;
-    self->ext_types--;
+    }
+    push_hooks(L)->ext_types--;
     lua_getiuservalue(L, HOOKS, BY_TYPE);
     lua_pushnil(L);
     lua_rawseti(L, -2, type);

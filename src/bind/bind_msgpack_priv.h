@@ -106,6 +106,10 @@ void gr_lua_push_hook_functions(lua_State *L);
 /* [-0, +0] The kind that the metatable on the top stands for. Needs a free stack slot. */
 enum gr_lua_kind gr_lua_kind_of_metatable(lua_State *L);
 
+/* [-0, +1] Pushes a timestamp; nanoseconds are from 0 to 999999999. Needs three free stack slots.
+ */
+void gr_lua_push_timestamp(lua_State *L, lua_Integer seconds, lua_Integer nanoseconds);
+
 extern const luaL_Reg gr_lua_timestamp_functions[]; /* of the module */
 extern const luaL_Reg gr_lua_timestamp_meta[];      /* of the metatable */
 extern const luaL_Reg gr_lua_timestamp_methods[];   /* of the values */

@@ -11,7 +11,7 @@ struct stamp {
     lua_Integer nanoseconds;
 };
 
-static int push(lua_State *L, lua_Integer seconds, lua_Integer nanoseconds)
+void gr_lua_push_timestamp(lua_State *L, lua_Integer seconds, lua_Integer nanoseconds)
 {
     lua_createtable(L, 0, 2);
     lua_pushinteger(L, seconds);
@@ -20,7 +20,6 @@ static int push(lua_State *L, lua_Integer seconds, lua_Integer nanoseconds)
     lua_setfield(L, -2, "nanoseconds");
     gr_lua_push_kind(L, GR_LUA_TIMESTAMP);
     lua_setmetatable(L, -2);
-    return 1;
 }
 
 static bool get_integer(lua_State *L, int index, const char *name, lua_Integer *value)
@@ -54,13 +53,16 @@ static int f_timestamp(lua_State *L) /* timestamp(seconds, nanoseconds = 0) -> t
     lua_Integer seconds = luaL_checkinteger(L, 1);
     lua_Integer nanoseconds = luaL_optinteger(L, 2, 0);
     luaL_argcheck(L, nanoseconds >= 0 && nanoseconds < BILLION, 2, "must be from 0 to 999999999");
-    return push(L, seconds, nanoseconds);
+    gr_lua_push_timestamp(L, seconds, nanoseconds);
+    return 1;
 }
 
 static int f_from(lua_State *L) /* timestamp_from(seconds, maybe with a fraction) -> timestamp */
 {
-    if (lua_isinteger(L, 1))
-        return push(L, lua_tointeger(L, 1), 0);
+    if (lua_isinteger(L, 1)) {
+        gr_lua_push_timestamp(L, lua_tointeger(L, 1), 0);
+        return 1;
+    }
     lua_Number number = luaL_checknumber(L, 1);
     /* not for NaN either */
     luaL_argcheck(L, number >= -0x1p63 && number < 0x1p63, 1, "is no time that fits 64 bits");
@@ -72,14 +74,16 @@ static int f_from(lua_State *L) /* timestamp_from(seconds, maybe with a fraction
         seconds++;
         nanoseconds = 0;
     }
-    return push(L, seconds, nanoseconds);
+    gr_lua_push_timestamp(L, seconds, nanoseconds);
+    return 1;
 }
 
 static int f_now(lua_State *L) /* timestamp_now() -> timestamp */
 {
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    return push(L, now.tv_sec, now.tv_nsec);
+    gr_lua_push_timestamp(L, now.tv_sec, now.tv_nsec);
+    return 1;
 }
 
 static int m_to_seconds(lua_State *L) /* t:to_seconds() -> float */

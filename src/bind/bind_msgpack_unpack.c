@@ -341,13 +341,7 @@ static int push_timestamp(lua_State *L, gr_slice bytes)
     }
     if (nanoseconds > 999999999)
         return GR_EINVAL;
-    lua_createtable(L, 0, 2);
-    gr_lua_push_kind(L, GR_LUA_TIMESTAMP);
-    lua_pushinteger(L, seconds);
-    lua_setfield(L, -3, "seconds");
-    lua_pushinteger(L, nanoseconds);
-    lua_setfield(L, -3, "nanoseconds");
-    lua_setmetatable(L, -2);
+    gr_lua_push_timestamp(L, seconds, nanoseconds);
     return 0;
 }
 
