@@ -75,9 +75,7 @@ local function run_init(environment)
 end
 
 local function run_script()
-  local name = arg[0]
-  if name == "-" then return run_chunk(loadfile(nil, "t"), nil, table.unpack(arg)) end
-  local chunk, err = loadfile(name, "t")
+  local chunk, err = loadfile(arg[0] ~= "-" and arg[0] or nil, "t")
   return run_chunk(chunk, err, table.unpack(arg))
 end
 
