@@ -15,6 +15,8 @@ local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
 local worker = require "gaterpc.worker"
 
+local to_ms = options.to_ms
+
 local M = {}
 
 ---@class gaterpc.MajordomoOptions
@@ -113,15 +115,15 @@ function Majordomo.new(class, given)
   }
   self[STATE] = state
   local engine, code, text = core.majordomo({
-    heartbeat_ms = math.ceil(pick("heartbeat", "HEARTBEAT") * 1000),
+    heartbeat_ms = to_ms(pick("heartbeat", "HEARTBEAT")),
     liveness = pick("liveness", "LIVENESS"),
     queue_len = pick("queue", "QUEUE_MAXSIZE"),
     queue_bytes = pick("queue_bytes", "QUEUE_MAXBYTES"),
     idle_ms = math.ceil(state.stream_idle * 1100),
-    call_ms = math.ceil(pick("gate_timeout", "GATE_TIMEOUT") * 1000),
-    gate01_ms = math.ceil(settings.GATE01_HEARTBEAT * 1000),
-    gate02_ms = math.ceil(settings.GATE02_HEARTBEAT * 1000),
-    mdp_ms = math.ceil(settings.MDP_HEARTBEAT * 1000),
+    call_ms = to_ms(pick("gate_timeout", "GATE_TIMEOUT")),
+    gate01_ms = to_ms(settings.GATE01_HEARTBEAT),
+    gate02_ms = to_ms(settings.GATE02_HEARTBEAT),
+    mdp_ms = to_ms(settings.MDP_HEARTBEAT),
     hwm = settings.ZMQ_HWM,
     ipv6 = settings.ZMQ_IPV6 and 1 or 0,
   }, self)

@@ -15,6 +15,8 @@ local stream = require "gaterpc.stream"
 local task = require "gaterpc.task"
 local worker = require "gaterpc.worker"
 
+local to_ms = options.to_ms
+
 local M = {}
 
 ---@class gaterpc.ClientOptions
@@ -341,10 +343,6 @@ end
 ---@package
 function M.view(shared, timeout, service)
   return setmetatable({ [CONNECTION] = shared, [TIMEOUT] = timeout, [SERVICE] = service }, client_mt)
-end
-
-local function to_ms(seconds)
-  return math.ceil(seconds * 1000)
 end
 
 ---Makes a client. It connects in the background; calls wait for the connection.

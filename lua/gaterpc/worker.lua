@@ -11,6 +11,8 @@ local options = require "gaterpc.options"
 local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
 
+local to_ms = options.to_ms
+
 local M = {}
 
 ---@class gaterpc.WorkerOptions
@@ -246,17 +248,17 @@ function M.register(fields, given)
   local engine
   engine, code, text = core.worker({
     address = given.address, service = self.service, about = about, credit = given.credit,
-    heartbeat_ms = math.ceil(given.heartbeat * 1000), liveness = given.liveness, method = given.method,
+    heartbeat_ms = to_ms(given.heartbeat), liveness = given.liveness, method = given.method,
     dialect = given.dialect, mechanism = given.mechanism, user = given.user, password = given.password,
-    idle_ms = math.ceil(given.stream_idle * 1000),
-    reconnect_ms = math.ceil(given.reconnect * 1000),
-    reconnect_max_ms = math.ceil(given.reconnect_max * 1000),
+    idle_ms = to_ms(given.stream_idle),
+    reconnect_ms = to_ms(given.reconnect),
+    reconnect_max_ms = to_ms(given.reconnect_max),
     hwm = settings.ZMQ_HWM,
     ipv6 = settings.ZMQ_IPV6 and 1 or 0,
   }, self)
   if not engine then return nil, errors.new(code, text) end
   self.core, self.address, self.traceback = engine, given.address, given.traceback
-  core.busy_limit(math.ceil(settings.BUSY_LIMIT * 1000))
+  core.busy_limit(to_ms(settings.BUSY_LIMIT))
   serving[self] = true
   return self
 end
