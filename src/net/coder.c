@@ -68,11 +68,6 @@ struct gr_coder {
     bool told;    /* and what it waits for has come */
 };
 
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* --- life ----------------------------------------------------------------------------------- */
 
 static void free_piece(struct piece *piece)
@@ -199,32 +194,24 @@ struct outcome {
     bool done;     /* with this input */
 };
 
-static struct outcome encode_step(gr_coder *self, struct input *input)
+static struct outcome step(gr_coder *self, struct input *input)
 {
     gr_buf *piece = &self->open->buf;
-    gr_slice slice = gr_slice_of(input->rest.data, least(input->rest.len, STEP_IN));
-    enum gr_op op = input->rest.len > STEP_IN ? GR_OP_WRITE : input->op;
-    int rc = gr_encoder_step(self->encoder, op, &slice, piece);
+    gr_slice slice = gr_slice_first(input->rest, STEP_IN);
+    int rc;
+    bool complete;
+    if (self->encoder != NULL) {
+        enum gr_op op = input->rest.len > STEP_IN ? GR_OP_WRITE : input->op;
+        rc = gr_encoder_step(self->encoder, op, &slice, piece);
+        complete = rc == GR_MORE || (rc == 0 && op != GR_OP_WRITE && piece->len > 0);
+    } else {
+        size_t most = gr_least(self->piece_bytes, piece->len + STEP_OUT);
+        rc = gr_decoder_step(self->decoder, &slice, piece, most);
+        complete = piece->len >= self->piece_bytes;
+    }
     input->rest = gr_slice_skip(input->rest, (size_t)(slice.data - input->rest.data));
     return (struct outcome){
-        .rc = rc,
-        .complete = rc == GR_MORE || (rc == 0 && op != GR_OP_WRITE && piece->len > 0),
-        .done = rc == 0 && input->rest.len == 0,
-    };
-}
-
-static struct outcome decode_step(gr_coder *self, struct input *input)
-{
-    gr_buf *piece = &self->open->buf;
-    gr_slice slice = gr_slice_of(input->rest.data, least(input->rest.len, STEP_IN));
-    size_t most = least(self->piece_bytes, piece->len + STEP_OUT);
-    int rc = gr_decoder_step(self->decoder, &slice, piece, most);
-    input->rest = gr_slice_skip(input->rest, (size_t)(slice.data - input->rest.data));
-    return (struct outcome){
-        .rc = rc,
-        .complete = piece->len >= self->piece_bytes,
-        .done = rc == 0 && input->rest.len == 0,
-    };
+        .rc = rc, .complete = complete, .done = rc == 0 && input->rest.len == 0};
 }
 
 /* --- the pipe, with the mutex ----------------------------------------------------------------- */
@@ -292,11 +279,10 @@ static bool work(gr_coder *self, size_t ahead, int64_t until_ns)
         struct input *input = self->inputs;
         size_t len = input->rest.len;
         pthread_mutex_unlock(&self->mutex);
-        struct outcome outcome =
-            self->encoder != NULL ? encode_step(self, input) : decode_step(self, input);
+        struct outcome outcome = step(self, input);
         pthread_mutex_lock(&self->mutex);
         settle(self, input, len, outcome);
-        told = tell(self, least(ahead, WAKE));
+        told = tell(self, gr_least(ahead, WAKE));
     }
     return told;
 }
@@ -336,7 +322,7 @@ static void start(gr_coder *self)
         return;
     pthread_mutex_lock(&self->mutex);
     if (is_small(self))
-        told = work(self, least(AT_ONCE, self->ahead_bytes), INT64_MAX);
+        told = work(self, gr_least(AT_ONCE, self->ahead_bytes), INT64_MAX);
     self->working = self->busy = can_work(self);
     pthread_mutex_unlock(&self->mutex);
     if (told)
