@@ -1,5 +1,6 @@
 local codec = require "gaterpc.codec"
 local codecs = require "support.codecs"
+local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
 local process = require "support.process"
 local task = require "gaterpc.task"
@@ -620,6 +621,21 @@ describe("the pool", function()
     end
     check_same(table.concat(all), codec.decompress("gzip", table.concat(list)), "all")
     assert.equal(codec.digest(table.concat(all)), enc:digest())
+  end)
+
+  it("forgets nobody who waits, when the damage is found while more is put in", function()
+    local damaged = encode("gzip", codecs.hex(100000)):sub(1, -9) .. "no trace"
+    for _ = 1, 200 do
+      local dec <close> = codec.decoder "gzip"
+      dec:feed(damaged)
+      local enough = core.now() + 0.003
+      while core.now() < enough do dec:feed "more" end
+      local _, err = task.timeout(process.limit(5), function()
+        for _ in dec.take, dec do end -- luacheck: ignore 542
+        return dec:take()
+      end)
+      assert.equal("DATA_LOSS", err.code)
+    end
   end)
 
   it("cannot be waited for where nothing can wait", function()

@@ -370,6 +370,7 @@ static void after(uv_work_t *request, int status)
 
 /* --- in and out ------------------------------------------------------------------------------ */
 
+/* What comes after an error is dropped at once: the status will tell. */
 static int add_input(gr_coder *self, enum gr_op op, gr_slice in, gr_buf own)
 {
     struct input *input = calloc(1, sizeof(*input));
@@ -379,16 +380,10 @@ static int add_input(gr_coder *self, enum gr_op op, gr_slice in, gr_buf own)
     pthread_mutex_lock(&self->mutex);
     DL_APPEND(self->inputs, input);
     self->queued += in.len;
+    if (self->err < 0)
+        drop_input(self, input);
     pthread_mutex_unlock(&self->mutex);
     return 0;
-}
-
-static bool has_failed(gr_coder *self)
-{
-    pthread_mutex_lock(&self->mutex);
-    bool failed = self->err < 0;
-    pthread_mutex_unlock(&self->mutex);
-    return failed;
 }
 
 /* Small writes become one input, which is ours. */
@@ -408,8 +403,6 @@ int gr_coder_put(gr_coder *self, enum gr_op op, gr_slice in, bool *kept)
     *kept = false;
     if (self->encoder != NULL && op == GR_OP_WRITE && self->gathered.len + in.len <= GATHERED)
         return gr_buf_append(&self->gathered, in.data, in.len);
-    if (has_failed(self))
-        return 0; /* the status will tell */
     int rc = add_gathered(self);
     if (rc == 0)
         rc = add_input(self, op, in, (gr_buf){0});
