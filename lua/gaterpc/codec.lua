@@ -15,7 +15,7 @@ local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
 local options = require "gaterpc.options"
 local own = require "gaterpc.codec_own"
-local task = require "gaterpc.task"
+local pipe = require "gaterpc.codec_pipe"
 
 local M = {
   PIECE_BYTES = 64 << 10,       -- default size of pieces
@@ -24,8 +24,6 @@ local M = {
   MAX_BYTES = 256 << 20,        -- default ceiling of what may come out of a decoder
   MAX_LENGTH = 256 << 10,       -- default size of a decoder's steps
 }
-
-local QUEUED_BYTES = 256 << 10 -- of a list that is put in ahead of the work
 
 ---What is known of a codec.
 ---@class gaterpc.Codec
@@ -91,7 +89,7 @@ function M.register(given)
 end
 
 -------------------------------------------------------------------------------------------------
--- Both directions
+-- Options
 -------------------------------------------------------------------------------------------------
 
 local function check_range(who, given, name, low, high, level)
@@ -105,159 +103,6 @@ local function find(who, name, level)
   local found, err = M.get(name)
   if not found then error(("%s: %s"):format(who, err.message), level + 1) end
   return found
-end
-
--- The part that works: in C, or in Lua for a codec of one's own.
-local function open(self, make, make_own, info, given, level)
-  if info.compressor then
-    self.core = make_own(info, given, M.MAX_BYTES)
-    return self
-  end
-  local made, code, text = make(info.name, given, self)
-  if not made then error(errors.new(code, ("%s: %s"):format(info.name, text)), level + 1) end
-  self.core = made
-  return self
-end
-
--- The checks of methods that users call: level 3 is their line.
-local function check_open(self)
-  if self.closed then error(("the %s is closed"):format(self.what), 3) end
-end
-
-local function check_ready(self)
-  task.check_wait(3)
-  if self.closed then error(("the %s is closed"):format(self.what), 3) end
-  if self.busy then error(("the %s has a taker already"):format(self.what), 3) end
-end
-
-local function check_bytes(data, who)
-  if type(data) ~= "string" then error(("%s takes a string, got %s"):format(who, type(data)), 3) end
-end
-
-local function check_drained(self)
-  if self.core:pending() then error(("the %s has more to give: take it first"):format(self.what), 3) end
-end
-
--- Whoever waited is cancelled: nobody knows how far things have come.
-local function give_up(self)
-  self.waiting, self.busy = nil, false
-  self:close()
-end
-
--- There may be something to take now.
-local function on_work(self)
-  local job = self.waiting
-  self.waiting = nil
-  if job then task.wake(job) end
-end
-
-local function await(self)
-  self.waiting = task.current()
-  task.wait(give_up, self)
-end
-
--- A codec of one's own waits inside of take(), so it is closed with the coroutine.
-local guard_mt = { __close = function(guard)
-  if guard.front.busy then give_up(guard.front) end
-end }
-
--- A failure stays.
-local function fail(self, code, text)
-  self.failure = errors.new(code, text)
-  self.core:close()
-  return nil, self.failure
-end
-
-local function put(self, op, data)
-  if self.failure then return nil, self.failure end
-  local done, code, text = self.core:put(op, data)
-  if not done then return fail(self, code, text) end
-  if self.waiting then on_work(self) end
-  return true
-end
-
-local function take_now(self)
-  local got, code, text = self.core:take()
-  while got == false do
-    await(self)
-    if self.closed then
-      self.failure = errors.new("CANCELLED", ("the %s was closed"):format(self.what))
-      return nil, self.failure
-    end
-    got, code, text = self.core:take()
-  end
-  self.busy = false
-  if code then return fail(self, code, text) end
-  return got
-end
-
--- The next output: pieces or bytes; nil when everything that was put in is used and taken.
-local function take(self)
-  if self.failure then return nil, self.failure end
-  self.busy = true
-  local _ <close> = self.guard
-  return take_now(self)
-end
-
--- Like take(), but waits for more to be put in, and gives nil only at the end.
-local function take_fed(self)
-  local got, err = take(self)
-  while not got and not err and not self.finished do
-    self.busy = true
-    await(self)
-    if self.closed then return nil, errors.new("CANCELLED", ("the %s was closed"):format(self.what)) end
-    got, err = take(self)
-  end
-  return got, err
-end
-
--- A function that gives one string after the other, and whether it may wait.
-local function reader(source, who)
-  if type(source) == "string" then source = { source } end
-  if type(source) ~= "table" and type(source) ~= "function" then
-    error(("%s takes a string, a list of strings or a function that gives strings, got %s"):format(
-      who, type(source)), 3)
-  end
-  local at = 0
-  local function next_string()
-    at = at + 1
-    local data, err
-    if type(source) == "function" then data, err = source() else data = source[at] end
-    if data == nil and err ~= nil then error(err, 0) end
-    if data ~= nil and type(data) ~= "string" then
-      error(("%s: its source gave a %s in place of a string"):format(who, type(data)), 0)
-    end
-    return data
-  end
-  return next_string, type(source) == "function"
-end
-
--- Puts in what the source gives: of a list ahead of the work; of a function, which may wait, only
--- when everything before is out.
-local function pump(self, read, may_wait, finish)
-  while not self.finished and not self.failure do
-    if self.core:queued() >= QUEUED_BYTES or may_wait and self.core:pending() then return end
-    local data = read()
-    if data then put(self, "write", data) else finish(self) end
-  end
-end
-
-local function close(self)
-  self.closed = true
-  self.core:close()
-  if self.waiting then on_work(self) end
-end
-
-local function digest(self)
-  check_open(self)
-  if self.failure then return nil end
-  if self.core:pending() then error(("the %s has more to give: take it first"):format(self.what), 2) end
-  return self.core:digest()
-end
-
-local function queued(self)
-  if self.closed or self.failure then return 0 end
-  return self.core:queued()
 end
 
 -------------------------------------------------------------------------------------------------
@@ -276,8 +121,8 @@ local encoder_options = {
 
 ---@class gaterpc.Encoder
 ---@field package core gaterpc.core.coder
-local Encoder = { on_work = on_work, close = close, queued = queued }
-local encoder_mt = { __name = "gaterpc.Encoder", __index = Encoder, __close = close }
+local Encoder = { on_work = pipe.on_work, close = pipe.close }
+local encoder_mt = { __name = "gaterpc.Encoder", __index = Encoder, __close = pipe.close }
 
 local function new_encoder(who, name, given, level)
   local info = find(who, name, level + 1)
@@ -289,8 +134,8 @@ local function new_encoder(who, name, given, level)
     error(("%s: pieces of %s cannot be whole, it has no sync points"):format(who, name), level + 1)
   end
   local self = setmetatable({ what = "encoder", lot = {}, lot_at = 1 }, encoder_mt)
-  if info.compressor then self.guard = setmetatable({ front = self }, guard_mt) end
-  return open(self, core.encoder, own.encoder, info, given, level + 1)
+  local whole = setmetatable({ piece_bytes = given.piece_bytes or M.PIECE_BYTES }, { __index = given })
+  return pipe.open(self, core.encoder, own.encoder, info, whole, level + 1)
 end
 
 ---Makes an encoder.
@@ -308,17 +153,17 @@ end
 
 local function finish_encoder(self)
   self.finished = true
-  return put(self, "finish", "")
+  return pipe.put(self, "finish", "")
 end
 
 -- All pieces of what was put in, those that were made before and not taken yet among them.
 local function all_pieces(self, op, data)
   local list = table.move(self.lot, self.lot_at, #self.lot, 1, {})
   self.lot, self.lot_at = {}, 1
-  local done, err = put(self, op, data)
+  local done, err = pipe.put(self, op, data)
   while done do
     local lot
-    lot, err = take(self)
+    lot, err = pipe.take(self)
     if not lot then break end
     table.move(lot, 1, #lot, #list + 1, list)
   end
@@ -332,9 +177,9 @@ end
 ---@return string[]? pieces
 ---@return gaterpc.Error? err
 function Encoder:write(data)
-  check_ready(self)
+  pipe.check_ready(self)
   check_unfinished(self)
-  check_bytes(data, "write")
+  pipe.check_bytes(data, "write")
   return all_pieces(self, "write", data)
 end
 
@@ -344,7 +189,7 @@ end
 ---@return string[]? pieces
 ---@return gaterpc.Error? err
 function Encoder:flush()
-  check_ready(self)
+  pipe.check_ready(self)
   check_unfinished(self)
   return all_pieces(self, "sync", "")
 end
@@ -354,7 +199,7 @@ end
 ---@return string[]? pieces
 ---@return gaterpc.Error? err
 function Encoder:finish()
-  check_ready(self)
+  pipe.check_ready(self)
   check_unfinished(self)
   self.finished = true
   return all_pieces(self, "finish", "")
@@ -366,11 +211,11 @@ end
 ---@return true? done
 ---@return gaterpc.Error? err
 function Encoder:feed(data)
-  check_open(self)
+  pipe.check_open(self)
   check_unfinished(self)
   if data == nil then return finish_encoder(self) end
-  check_bytes(data, "feed")
-  return put(self, "write", data)
+  pipe.check_bytes(data, "feed")
+  return pipe.put(self, "write", data)
 end
 
 -- The next piece, one by one.
@@ -389,13 +234,13 @@ end
 ---@return string? piece       nil without an error: the stream has ended
 ---@return gaterpc.Error? err
 function Encoder:take()
-  check_ready(self)
-  return next_piece(self, take_fed)
+  pipe.check_ready(self)
+  return next_piece(self, pipe.take_fed)
 end
 
 ---Bytes that were put in and wait for their turn, those that are gathered not counted.
 ---@return integer
-Encoder.queued = queued
+Encoder.queued = pipe.queued
 
 ---The pieces of everything that the source gives, and of the end of the stream: for piece in
 ---enc:pieces(source). Raises when something fails.
@@ -404,28 +249,16 @@ Encoder.queued = queued
 ---end; it is called only when everything before is out
 ---@return fun(): string?
 function Encoder:pieces(source)
-  check_ready(self)
+  pipe.check_ready(self)
   check_unfinished(self)
-  local read, may_wait = reader(source, "pieces")
-  local function next_lot()
-    repeat
-      pump(self, read, may_wait, finish_encoder)
-      local lot, err = take(self)
-      if lot or err then return lot, err end
-    until self.finished
-    return take(self)
-  end
-  return function()
-    check_ready(self)
-    local piece, err = next_piece(self, next_lot)
-    if err then error(err, 2) end
-    return piece
-  end
+  local read, may_wait = pipe.reader(source, "pieces")
+  local function next_lot() return pipe.take_pumped(self, read, may_wait, finish_encoder) end
+  return pipe.each(self, function() return next_piece(self, next_lot) end)
 end
 
 ---16 bytes (XXH3) of everything that was written. Needs the option `digest`.
 ---@return string?
-Encoder.digest = digest
+Encoder.digest = pipe.digest
 
 -------------------------------------------------------------------------------------------------
 -- Decoders
@@ -442,8 +275,8 @@ local decoder_options = {
 
 ---@class gaterpc.Decoder
 ---@field package core gaterpc.core.coder
-local Decoder = { on_work = on_work, close = close }
-local decoder_mt = { __name = "gaterpc.Decoder", __index = Decoder, __close = close }
+local Decoder = { on_work = pipe.on_work, close = pipe.close }
+local decoder_mt = { __name = "gaterpc.Decoder", __index = Decoder, __close = pipe.close }
 
 local function new_decoder(who, name, given, level)
   local info = find(who, name, level + 1)
@@ -451,10 +284,10 @@ local function new_decoder(who, name, given, level)
   check_range(who, given, "max_bytes", 1, 1 << 62, level + 1)
   check_range(who, given, "max_length", 1, 1 << 30, level + 1)
   check_range(who, given, "window_bytes", 1 << 10, 0xffffffff, level + 1)
-  local whole = setmetatable({ max_length = given.max_length or M.MAX_LENGTH }, { __index = given })
   local self = setmetatable({ what = "decoder" }, decoder_mt)
-  if info.compressor then self.guard = setmetatable({ front = self }, guard_mt) end
-  return open(self, core.decoder, own.decoder, info, whole, level + 1)
+  local whole = setmetatable({ max_bytes = given.max_bytes or M.MAX_BYTES,
+    max_length = given.max_length or M.MAX_LENGTH }, { __index = given })
+  return pipe.open(self, core.decoder, own.decoder, info, whole, level + 1)
 end
 
 ---Makes a decoder.
@@ -474,13 +307,13 @@ end
 ---@return boolean|gaterpc.Error more  or the error: INVALID_ARGUMENT (not such a stream, or bytes behind its
 ---end), DATA_LOSS (damaged), RESOURCE_EXHAUSTED (more than max_bytes, or a window above window_bytes)
 function Decoder:write(data)
-  check_ready(self)
+  pipe.check_ready(self)
   if data ~= nil then
-    check_bytes(data, "write")
-    if not self.failure then check_drained(self) end
-    put(self, "write", data)
+    pipe.check_bytes(data, "write")
+    if not self.failure then pipe.check_drained(self) end
+    pipe.put(self, "write", data)
   end
-  local bytes, err = take(self)
+  local bytes, err = pipe.take(self)
   if err then return nil, err end
   if not bytes then return "", false end
   return bytes, self.core:pending()
@@ -489,17 +322,26 @@ end
 -- Nothing follows, and everything is taken.
 local function finish_decoder(self)
   local complete, code, text = self.core:finish()
-  if not complete then return fail(self, code, text) end
+  if not complete then return pipe.fail(self, code, text) end
   return true
+end
+
+-- What a reader gets: bytes, or behind the last ones nil, and the error of a stream that is incomplete.
+local function or_end(self, bytes, err)
+  if not bytes and not err then
+    local _, incomplete = finish_decoder(self)
+    return nil, incomplete
+  end
+  return bytes, err
 end
 
 ---Says that nothing follows.
 ---@return true? complete
 ---@return gaterpc.Error? err  DATA_LOSS: the stream has not come to its end
 function Decoder:finish()
-  check_open(self)
+  pipe.check_open(self)
   if self.failure then return nil, self.failure end
-  check_drained(self)
+  pipe.check_drained(self)
   return finish_decoder(self)
 end
 
@@ -509,15 +351,15 @@ end
 ---@return true? done
 ---@return gaterpc.Error? err
 function Decoder:feed(data)
-  check_open(self)
+  pipe.check_open(self)
   if self.finished then error("nothing can follow: feed() has said so", 2) end
   if data == nil then
     self.finished = true
-    if self.waiting then on_work(self) end
+    pipe.on_work(self)
     return true
   end
-  check_bytes(data, "feed")
-  return put(self, "write", data)
+  pipe.check_bytes(data, "feed")
+  return pipe.put(self, "write", data)
 end
 
 ---Waits for the next bytes of what was fed, at most `max_length`.
@@ -525,16 +367,13 @@ end
 ---@return string? bytes       nil without an error: the stream has come to its end, and nothing follows
 ---@return gaterpc.Error? err  as of write() and finish()
 function Decoder:take()
-  check_ready(self)
-  local bytes, err = take_fed(self)
-  if bytes or err then return bytes, err end
-  bytes, err = finish_decoder(self)
-  return bytes and nil, err
+  pipe.check_ready(self)
+  return or_end(self, pipe.take_fed(self))
 end
 
 ---Bytes that were put in and wait for their turn.
 ---@return integer
-Decoder.queued = queued
+Decoder.queued = pipe.queued
 
 ---The end of the stream has come, and its checksum was right.
 ---@return boolean
@@ -549,29 +388,15 @@ end
 ---end; it is called only when everything before is out
 ---@return fun(): string?
 function Decoder:chunks(source)
-  check_ready(self)
-  local read, may_wait = reader(source, "chunks")
+  pipe.check_ready(self)
+  local read, may_wait = pipe.reader(source, "chunks")
   local function stop() self.finished = true end
-  local function next_bytes()
-    repeat
-      pump(self, read, may_wait, stop)
-      local bytes, err = take(self)
-      if bytes or err then return bytes, err end
-    until self.finished and not self.core:pending()
-    local _, err = finish_decoder(self)
-    return nil, err
-  end
-  return function()
-    check_ready(self)
-    local bytes, err = next_bytes()
-    if err then error(err, 2) end
-    return bytes
-  end
+  return pipe.each(self, function() return or_end(self, pipe.take_pumped(self, read, may_wait, stop)) end)
 end
 
 ---16 bytes (XXH3) of everything that came out. Needs the option `digest`.
 ---@return string?
-Decoder.digest = digest
+Decoder.digest = pipe.digest
 
 -------------------------------------------------------------------------------------------------
 -- All at once
@@ -585,7 +410,7 @@ Decoder.digest = digest
 ---@return string? compressed
 ---@return gaterpc.Error? err
 function M.compress(name, data, given)
-  check_bytes(data, "codec.compress")
+  pipe.check_bytes(data, "codec.compress")
   local enc <close> = new_encoder("codec.compress", name, given, 2)
   enc.finished = true
   local list, err = all_pieces(enc, "finish", data)
@@ -601,7 +426,7 @@ end
 ---@return string? bytes
 ---@return gaterpc.Error? err  as Decoder:write() and finish()
 function M.decompress(name, data, given)
-  check_bytes(data, "codec.decompress")
+  pipe.check_bytes(data, "codec.decompress")
   local dec <close> = new_decoder("codec.decompress", name, given, 2)
   local list = {}
   dec:feed(data)
@@ -619,7 +444,7 @@ end
 ---@param data string
 ---@return string
 function M.digest(data)
-  check_bytes(data, "codec.digest")
+  pipe.check_bytes(data, "codec.digest")
   local made = core.digest()
   made:add(data)
   return made:value()

@@ -59,8 +59,8 @@ local function let_others_run(self)
 end
 
 local function common(info, given, make)
-  return { name = info.name, make = make, level = given.level or info.level_default,
-    summed = given.digest and core.digest() or nil, inputs = {}, queued_bytes = 0, worked = 0 }
+  return { name = info.name, make = make, summed = given.digest and core.digest() or nil,
+    inputs = {}, queued_bytes = 0, worked = 0 }
 end
 
 -- Inputs are { op, data, at }: what comes next of data is at `at`.
@@ -103,7 +103,8 @@ Encoder.__index = Encoder
 ---@package
 function M.encoder(info, given)
   local self = common(info, given, info.compressor)
-  self.piece_bytes = given.piece_bytes or 64 << 10
+  self.level = given.level or info.level_default
+  self.piece_bytes = given.piece_bytes
   self.open, self.open_len = {}, 0 -- what is not yet a piece
   return setmetatable(self, Encoder)
 end
@@ -164,10 +165,9 @@ local Decoder = { put = put, queued = queued, digest = digest, close = close }
 Decoder.__index = Decoder
 
 ---@package
-function M.decoder(info, given, max_bytes)
+function M.decoder(info, given)
   local self = common(info, given, info.decompressor)
-  self.level = nil
-  self.max_bytes, self.total = given.max_bytes or max_bytes, 0
+  self.max_bytes, self.total = given.max_bytes, 0
   self.max_length = given.max_length
   return setmetatable(self, Decoder)
 end

@@ -94,9 +94,8 @@ local function pack(value)
   return string.pack(">Bs4", utf8.len(value) and 0xdb or 0xc6, value)
 end
 
-local function level_of(name, given)
-  local info = assert(codec.get(name))
-  local level = given
+local function level_of(info, given)
+  local level, name = given, info.name
   if level == nil and (name == "gzip" or name == "zlib") then level = settings.HUGE_DATA_COMPRESS_LEVEL end
   if level and info.level_min and (level < info.level_min or level > info.level_max) then
     error(("HugeData: option 'compress_level' must be from %d to %d for %s, got %d"):format(
@@ -111,9 +110,9 @@ function M.new(given)
   given = options.check("HugeData", given, {
     data = "any", compress_module = "string", compress_level = "integer" })
   local name = given.compress_module or settings.HUGE_DATA_COMPRESS_MODULE
-  local known, err = codec.get(name)
-  if not known then error("HugeData: " .. err.message, 2) end
-  local self = setmetatable({ module = name, level = level_of(name, given.compress_level) }, mt)
+  local info, err = codec.get(name)
+  if not info then error("HugeData: " .. err.message, 2) end
+  local self = setmetatable({ module = name, level = level_of(info, given.compress_level) }, mt)
   if given.data == nil then
     self.data = setmetatable({ chunks = {}, ended = false, changed = task.promise() }, feed_mt)
     return self
@@ -134,7 +133,7 @@ end
 ---@package
 function M.of_packed(packed)
   local name = settings.HUGE_DATA_COMPRESS_MODULE
-  return setmetatable({ module = name, level = level_of(name), packed = packed }, mt)
+  return setmetatable({ module = name, level = level_of(assert(codec.get(name))), packed = packed }, mt)
 end
 
 ---Sends the pieces; runs in a task of its own. `send(module, raw, piece)` as core.worker:chunk.
@@ -210,16 +209,19 @@ local function decoded(stream)
   end
 end
 
+-- How a packed string of this first byte begins.
+local heads = { [0xc4] = ">BB", [0xd9] = ">BB", [0xc5] = ">BI2", [0xda] = ">BI2", [0xc6] = ">BI4", [0xdb] = ">BI4" }
+
 -- The head of a packed string: its own length and the string's; nil when it is something else.
 local function string_head(bytes)
   local first = bytes:byte()
   if first >= 0xa0 and first <= 0xbf then return 1, first & 0x1f end
-  local format = ({ [0xc4] = ">BB", [0xd9] = ">BB", [0xc5] = ">BI2", [0xda] = ">BI2", [0xc6] = ">BI4",
-    [0xdb] = ">BI4" })[first]
+  local format = heads[first]
   if not format then return nil end
-  if #bytes < string.packsize(format) then return 0 end -- more is needed to know
+  local head = string.packsize(format)
+  if #bytes < head then return 0 end -- more is needed to know
   local _, len = string.unpack(format, bytes)
-  return string.packsize(format), len
+  return head, len
 end
 
 ---The value of a compressed result.

@@ -1,30 +1,20 @@
 -- The benchmark of gaterpc.codec: ours from a coroutine beside the bare library in one thread, in turn.
 --   gaterpc-host scripts/bench/codec.lua BARE [SECONDS [ROUNDS]]
--- BARE is bare_codec.c compiled. Ours makes pieces of 64 KiB as Lua strings, with a digest.
-local uv = require "luv"
+-- BARE is bare_codec.c compiled. Ours makes pieces of 64 KiB as Lua strings, with a digest. Runs in the
+-- repository's folder, whose sources are a part of the data.
 local codec = require "gaterpc.codec"
 local core = require "gaterpc.core"
-local task = require "gaterpc.task"
 
 local bare, seconds, rounds = arg[1], tonumber(arg[2] or 0.5), tonumber(arg[3] or 3)
+local runs = dofile "scripts/bench/rounds.lua"
+local codecs = dofile "spec/support/codecs.lua"
+local column, ratio = runs.column, runs.ratio
 
 local function run_bare(...)
-  local out, ended, text = uv.new_pipe(), task.promise(), ""
-  local handle, pid = uv.spawn(bare, { args = { ... }, stdio = { nil, out, 2 } }, function(code)
-    ended:resolve(code)
-  end)
-  assert(handle, pid)
-  local read = task.promise()
-  out:read_start(function(_, data)
-    if data then text = text .. data else read:resolve() end
-  end)
-  read:await()
-  assert(ended:await() == 0)
-  out:close()
-  handle:close()
-  local found = {}
-  for name, value in text:gmatch "([%w_]+)=([%d.]+)" do found[name] = tonumber(value) end
-  return found
+  local process = runs.start(bare, { ... })
+  local text = runs.line(process)
+  assert(process.ended:await() == 0)
+  return runs.fields(text)
 end
 
 local function mb_per_s(len, run)
@@ -52,40 +42,10 @@ local function run_ours(name, level, data)
   return { encode_mb_s = mb_per_s(#data, encode), decode_mb_s = mb_per_s(#data, decode) }
 end
 
-local function median(values)
-  table.sort(values)
-  return values[(#values + 1) // 2]
-end
-
-local function column(results, name)
-  local values = {}
-  for i, result in ipairs(results) do values[i] = result[name] end
-  return median(values)
-end
-
-local function ratio(ours, theirs, name)
-  local values = {}
-  for i = 1, #ours do values[i] = ours[i][name] / theirs[i][name] end
-  return median(values)
-end
-
-local function hex(bytes)
-  return (bytes:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
-end
-
-local function noise(len, state)
-  local parts = {}
-  for i = 1, len // 8 do
-    state = state * 6364136223846793005 + 1442695040888963407
-    parts[i] = string.pack("<I8", state ~ (state >> 29))
-  end
-  return table.concat(parts)
-end
-
 -- A quarter each: hex digits, the text of this repository's sources, noise, and records that are much alike.
 local function mixed(len)
   local quarter, parts = len // 4, {}
-  parts[1] = hex(noise(1 << 20, 2)):rep(quarter >> 21)
+  parts[1] = codecs.hex(2 << 20, 2):rep(quarter >> 21)
   local files = {}
   for _, pattern in ipairs { "src/*/*.c", "lua/gaterpc/*.lua", "docs/*.md" } do
     local list <close> = io.popen("cat " .. pattern)
@@ -93,7 +53,7 @@ local function mixed(len)
   end
   local sources = table.concat(files)
   parts[2] = sources:rep(quarter // #sources + 1):sub(1, quarter)
-  parts[3] = noise(quarter, 3)
+  parts[3] = codecs.noise(quarter, 3)
   local records = {}
   for i = 1, quarter // 64 do
     records[i] = ("%010d %-20s %08x %-22s\n"):format(i, "name" .. i % 977, i * 2654435761 & 0xffffffff, "active")
@@ -102,7 +62,7 @@ local function mixed(len)
   return table.concat(parts)
 end
 
-local inputs = { { name = "640 kB of hex digits", data = hex(noise(320000, 1)) },
+local inputs = { { name = "640 kB of hex digits", data = codecs.hex(640000, 1) },
   { name = "64 MiB, mixed", data = mixed(64 << 20) } }
 local levels = { gzip = { 1, 9 }, zlib = { 1 }, zstd = { 1, 9 }, lz4 = { 1 }, bz2 = { 9 }, lzma = { 1 } }
 local only = os.getenv "BENCH_CODEC"
@@ -118,11 +78,9 @@ for _, input in ipairs(inputs) do
   file:close()
   for _, name in ipairs { "gzip", "zlib", "zstd", "lz4", "bz2", "lzma" } do
     for _, level in ipairs(not only and levels[name] or only == name and levels[name] or {}) do
-      local a, b = {}, {}
-      for i = 1, rounds do
-        a[i] = run_bare(name, ("%d"):format(level), path, tostring(seconds))
-        b[i] = run_ours(name, level, input.data)
-      end
+      local a, b = runs.compare(rounds,
+        function() return run_bare(name, ("%d"):format(level), path, tostring(seconds)) end,
+        function() return run_ours(name, level, input.data) end)
       print(("%-22s %-5s %5d  %5.1f%%   %9.0f %9.0f %5.2f   %9.0f %9.0f %5.2f"):format(input.name, name, level,
         100 * a[1].bytes / #input.data,
         column(a, "encode_mb_s"), column(b, "encode_mb_s"), ratio(b, a, "encode_mb_s"),

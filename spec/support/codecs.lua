@@ -51,18 +51,38 @@ function M.slices(data, most)
   return list
 end
 
+---Appends the pieces that an encoder gave.
+function M.append(list, pieces)
+  return table.move(pieces, 1, #pieces, #list + 1, list)
+end
+
+---The pieces of all that the source gives.
+function M.pieces_of(name, source, options)
+  local list = {}
+  for piece in codec.encoder(name, options):pieces(source) do list[#list + 1] = piece end
+  return list
+end
+
+---Everything that one slice decodes to, or nil, err.
+function M.decode_slice(dec, slice)
+  local parts = {}
+  local bytes, more = dec:write(slice)
+  while bytes and more do
+    parts[#parts + 1] = bytes
+    bytes, more = dec:write()
+  end
+  if not bytes then return nil, more end
+  return table.concat(parts) .. bytes
+end
+
 ---Decodes slices one by one, each to its last byte. Returns everything, or nil, err.
 function M.decode_slices(name, slices, options)
   local dec <close> = codec.decoder(name, options)
   local parts = {}
   for _, slice in ipairs(slices) do
-    local bytes, more = dec:write(slice)
-    while bytes do
-      parts[#parts + 1] = bytes
-      if not more then break end
-      bytes, more = dec:write()
-    end
-    if not bytes then return nil, more end
+    local bytes, err = M.decode_slice(dec, slice)
+    if not bytes then return nil, err end
+    parts[#parts + 1] = bytes
   end
   local complete, err = dec:finish()
   if not complete then return nil, err end
@@ -84,12 +104,9 @@ local bombs = {}
 
 -- 1 MiB of zeros as deflate blocks that end at a whole byte, again and again.
 local function deflated(times)
-  local list = {}
-  local enc = codec.encoder("zlib", { level = 9 })
-  for _, op in ipairs { "write", "flush" } do
-    for _, piece in ipairs(enc[op](enc, op == "write" and ("\0"):rep(1 << 20) or nil)) do list[#list + 1] = piece end
-  end
-  enc:close()
+  local enc <close> = codec.encoder("zlib", { level = 9 })
+  local list = enc:write(("\0"):rep(1 << 20))
+  M.append(list, enc:flush())
   return table.concat(list):sub(3):rep(times)
 end
 

@@ -21,7 +21,7 @@ local function start(role, options)
     if value ~= true then args[#args + 1] = tostring(value) end
   end
   local run = process.run("/usr/bin/python3", args, { keep_stdin = true, name = role .. " " .. options.dialect })
-  return setmetatable({ process = run, seen = 0, calls = 0 }, peer_mt)
+  return setmetatable({ process = run, calls = 0 }, peer_mt)
 end
 
 ---Everything that it has said, as tables.

@@ -1,6 +1,6 @@
 ---The recorded exchanges of the original's programs, spec/fixtures/vectors/*.jsonl.
 ---
----  for message in vectors.each "0.1.10-startup" do ... end
+---  for _, message in ipairs(vectors.read "0.1.10-startup") do ... end
 ---  message = { seq =, ms =, leg =, peer =, frames =, note = }; frames as they travel, without the routing id
 
 local bytes = require "support.values".bytes

@@ -8,24 +8,6 @@ local uv = require "luv"
 local PYTHON = "/usr/bin/python3"
 local IN_PYTHON = { "gzip", "zlib", "bz2", "lzma" }
 
-local function write_file(name, bytes)
-  local path = process.dir() .. "/" .. name
-  local file <close> = assert(io.open(path, "wb"))
-  file:write(bytes)
-  return path
-end
-
-local function read_file(path)
-  local file <close> = assert(io.open(path, "rb"))
-  return file:read "a"
-end
-
-local function pieces_of(name, source, options)
-  local list = {}
-  for piece in codec.encoder(name, options):pieces(source) do list[#list + 1] = piece end
-  return list
-end
-
 describe("beside Python", function()
   after_each(process.finish)
 
@@ -34,16 +16,16 @@ describe("beside Python", function()
       noise = codecs.noise(70000), zeros = ("\0"):rep(1000000) }
     local wrote = 0
     for stem, data in pairs(raw) do
-      write_file(stem .. ".raw", data)
+      process.file(stem .. ".raw", data)
       for _, name in ipairs(IN_PYTHON) do
         local info = codec.get(name)
         for level = info.level_min, info.level_max, 2 do
-          write_file(("%s.%d.%s"):format(stem, level, name), assert(codec.compress(name, data, { level = level })))
+          process.file(("%s.%d.%s"):format(stem, level, name), assert(codec.compress(name, data, { level = level })))
           wrote = wrote + 1
         end
         if info.syncs then
-          local list = pieces_of(name, codecs.slices(data, 20000), { whole = true, piece_bytes = 5000 })
-          write_file(("%s.whole.%s"):format(stem, name), table.concat(list))
+          local list = codecs.pieces_of(name, codecs.slices(data, 20000), { whole = true, piece_bytes = 5000 })
+          process.file(("%s.whole.%s"):format(stem, name), table.concat(list))
           wrote = wrote + 1
         end
       end
@@ -54,7 +36,7 @@ describe("beside Python", function()
     for stem, data in pairs(raw) do
       for _, name in ipairs(IN_PYTHON) do
         for _, level in ipairs { 0, 1, 6, 9 } do
-          local stream = read_file(("%s/%s.%d.%s-py"):format(process.dir(), stem, level, name))
+          local stream = process.read(("%s/%s.%d.%s-py"):format(process.dir(), stem, level, name))
           assert.is_true(data == codec.decompress(name, stream), name)
         end
       end
@@ -68,7 +50,7 @@ describe("the original's fragile reader", function()
   local function add_frames(name, frames)
     local parts = {}
     for i, frame in ipairs(frames) do parts[i] = string.pack("<s4", frame) end
-    write_file(name .. ".frames", table.concat(parts))
+    process.file(name .. ".frames", table.concat(parts))
   end
 
   local function read_all()
@@ -120,7 +102,8 @@ describe("the original's fragile reader", function()
           for _, level in ipairs { 1, 9 } do
             local name = ("%s-%d-%d-%d"):format(kind, size, piece_bytes, level)
             if not wanted[name] then
-              add_frames(name, pieces_of("gzip", data, { level = level, piece_bytes = piece_bytes, whole = true }))
+              local how = { level = level, piece_bytes = piece_bytes, whole = true }
+              add_frames(name, codecs.pieces_of("gzip", data, how))
               wanted[name], count = expected(data), count + 1
             end
           end
@@ -138,7 +121,7 @@ describe("a bomb", function()
 
   for _, name in ipairs(codecs.BUILT_IN) do
     it(("of %s, 10 GiB of zeros, is refused at 256 MiB with bounded memory [limit 40]"):format(name), function()
-      local path = write_file("bomb", codecs.bomb(name, name == "lz4" and 2 or 10))
+      local path = process.file("bomb", codecs.bomb(name, name == "lz4" and 2 or 10))
       local host = process.host(([[
         local codec = require "gaterpc.codec"
         local core = require "gaterpc.core"

@@ -8,6 +8,11 @@
 #include <stdint.h>
 #include <string.h>
 
+static inline size_t gr_least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Bytes that live elsewhere: valid as long as their owner, never with a terminator. */
 typedef struct gr_slice {
     const uint8_t *data;
@@ -22,6 +27,12 @@ static inline gr_slice gr_slice_of(const void *data, size_t len)
 static inline gr_slice gr_slice_str(const char *text)
 {
     return gr_slice_of(text, strlen(text));
+}
+
+/* The first bytes, at most so many. */
+static inline gr_slice gr_slice_first(gr_slice self, size_t most)
+{
+    return gr_slice_of(self.data, gr_least(self.len, most));
 }
 
 /* What is left behind the first `len` bytes. */

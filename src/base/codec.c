@@ -31,21 +31,16 @@ const gr_codec *gr_codec_find(const char *name)
     return NULL;
 }
 
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* Room behind what is in the buffer, which never grows beyond max. */
 static int open_room(gr_buf *buf, size_t max, gr_room *room)
 {
     if (buf->len == buf->cap) {
         size_t more = buf->len > FIRST_ROOM ? buf->len : FIRST_ROOM;
-        int rc = gr_buf_reserve(buf, least(more, max - buf->len));
+        int rc = gr_buf_reserve(buf, gr_least(more, max - buf->len));
         if (rc < 0)
             return rc;
     }
-    *room = (gr_room){buf->data + buf->len, least(least(buf->cap, max) - buf->len, MOST)};
+    *room = (gr_room){buf->data + buf->len, gr_least(gr_least(buf->cap, max) - buf->len, MOST)};
     return 0;
 }
 
@@ -166,9 +161,9 @@ static int write_all(gr_encoder *self, gr_slice *in, gr_buf *piece)
                 int rc = sync_all(self, piece);
                 return rc < 0 ? rc : GR_MORE;
             }
-            most = least(most, self->whole_bytes - self->held);
+            most = gr_least(most, self->whole_bytes - self->held);
         }
-        gr_slice slice = gr_slice_of(in->data, least(in->len, most));
+        gr_slice slice = gr_slice_first(*in, most);
         int rc = encode(self, GR_OP_WRITE, &slice, piece);
         *in = gr_slice_skip(*in, (size_t)(slice.data - in->data));
         if (rc != 0)
@@ -288,8 +283,8 @@ static int check_magic(gr_decoder *self, gr_slice in)
     gr_slice magic = self->codec->magic;
     if (self->taken >= magic.len)
         return 0;
-    size_t len = least(magic.len - (size_t)self->taken, in.len);
-    if (len > 0 && memcmp(magic.data + self->taken, in.data, len) != 0)
+    magic = gr_slice_skip(magic, (size_t)self->taken);
+    if (!gr_slice_equal(gr_slice_first(magic, in.len), gr_slice_first(in, magic.len)))
         return fail(self, GR_EINVAL, "the first bytes are not those of this format");
     return 0;
 }
@@ -303,7 +298,7 @@ static int decode(gr_decoder *self, gr_slice *in, gr_buf *out, size_t max_len)
     uint64_t allowed = self->max_bytes - self->total;
     if (room.left > allowed)
         room.left = (size_t)allowed + 1; /* the one that shows that it is too much */
-    gr_slice given = gr_slice_of(in->data, least(in->len, MOST));
+    gr_slice given = gr_slice_first(*in, MOST);
     gr_slice made = gr_slice_of(room.at, 0);
     const char *why = NULL;
     rc = self->codec->decode(self->state, &given, &room, &self->ended, &why);

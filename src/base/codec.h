@@ -37,6 +37,12 @@ typedef struct gr_room {
     size_t left;
 } gr_room;
 
+/* What is left behind the first `len` bytes. */
+static inline gr_room gr_room_skip(gr_room self, size_t len)
+{
+    return (gr_room){self.at + len, self.left - len};
+}
+
 /* One library. Its functions are called by this module only; `state` is the library's own. */
 typedef struct gr_codec {
     const char *name;

@@ -42,12 +42,11 @@ static int encoder_new(void **state, int level, uint32_t mtime_s)
 
 static void drain(struct packer *self, gr_room *out)
 {
-    size_t len = self->len < out->left ? self->len : out->left;
+    size_t len = gr_least(self->len, out->left);
     memcpy(out->at, self->stage + self->at, len);
     self->at += len;
     self->len -= len;
-    out->at += len;
-    out->left -= len;
+    *out = gr_room_skip(*out, len);
 }
 
 /* Fills the stage, which is empty; it stays so when there is nothing to do. */
@@ -58,7 +57,7 @@ static int fill(struct packer *self, enum gr_op op, gr_slice *in)
         rc = LZ4F_compressBegin(self->ctx, self->stage, self->cap, &self->preferences);
         self->begun = true;
     } else if (op == GR_OP_WRITE) {
-        size_t len = in->len < STEP ? in->len : STEP;
+        size_t len = gr_least(in->len, STEP);
         rc = LZ4F_compressUpdate(self->ctx, self->stage, self->cap, in->data, len, NULL);
         *in = gr_slice_skip(*in, len);
     } else if (op == GR_OP_SYNC) {
@@ -117,7 +116,7 @@ static int decode(void *state, gr_slice *in, gr_room *out, bool *ended, const ch
         return strcmp(*why, "ERROR_allocation_failed") == 0 ? GR_ENOMEM : GR_EDATALOSS;
     }
     *in = gr_slice_skip(*in, taken);
-    *out = (gr_room){out->at + made, out->left - made};
+    *out = gr_room_skip(*out, made);
     *ended = left == 0;
     return 0;
 }

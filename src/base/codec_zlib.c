@@ -34,7 +34,7 @@ struct packer {
     bool stored; /* gzip at level 0 */
 };
 
-static int new_packer(struct packer **out, int level, int bits)
+static int new_packer(void **state, int level, int bits)
 {
     struct packer *self = calloc(1, sizeof(*self));
     if (self == NULL)
@@ -44,32 +44,27 @@ static int new_packer(struct packer **out, int level, int bits)
         free(self);
         return err_of(rc);
     }
-    *out = self;
+    *state = self;
     return 0;
 }
 
 static int zlib_encoder_new(void **state, int level, uint32_t mtime_s)
 {
     (void)mtime_s;
-    struct packer *self;
-    int rc = new_packer(&self, level, ZLIB_BITS);
-    if (rc == 0)
-        *state = self;
-    return rc;
+    return new_packer(state, level, ZLIB_BITS);
 }
 
 /* The header is that of the original: no flags, its time, an unknown system. */
 static int gzip_encoder_new(void **state, int level, uint32_t mtime_s)
 {
     enum { UNKNOWN_SYSTEM = 255 };
-    struct packer *self;
-    int rc = new_packer(&self, level, GZIP_BITS);
+    int rc = new_packer(state, level, GZIP_BITS);
     if (rc < 0)
         return rc;
+    struct packer *self = *state;
     self->stored = level == 0;
     self->header = (gz_header){.time = mtime_s, .os = UNKNOWN_SYSTEM};
     deflateSetHeader(&self->z, &self->header);
-    *state = self;
     return 0;
 }
 

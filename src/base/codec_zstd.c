@@ -32,7 +32,7 @@ static int encode(void *state, enum gr_op op, gr_slice *in, gr_room *out)
     if (ZSTD_isError(left))
         return ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation ? GR_ENOMEM : GR_EINTERNAL;
     *in = gr_slice_skip(*in, from.pos);
-    *out = (gr_room){out->at + to.pos, out->left - to.pos};
+    *out = gr_room_skip(*out, to.pos);
     return (op == GR_OP_WRITE ? in->len : left) > 0 ? GR_MORE : 0;
 }
 
@@ -90,7 +90,7 @@ static int decode(void *state, gr_slice *in, gr_room *out, bool *ended, const ch
         return err_of(left);
     }
     *in = gr_slice_skip(*in, from.pos);
-    *out = (gr_room){out->at + to.pos, out->left - to.pos};
+    *out = gr_room_skip(*out, to.pos);
     *ended = left == 0;
     return 0;
 }

@@ -68,11 +68,6 @@ struct gr_coder {
     bool told;    /* and what it waits for has come */
 };
 
-static size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* --- life ----------------------------------------------------------------------------------- */
 
 static void free_piece(struct piece *piece)
@@ -199,32 +194,24 @@ struct outcome {
     bool done;     /* with this input */
 };
 
-static struct outcome encode_step(gr_coder *self, struct input *input)
+static struct outcome step(gr_coder *self, struct input *input)
 {
     gr_buf *piece = &self->open->buf;
-    gr_slice slice = gr_slice_of(input->rest.data, least(input->rest.len, STEP_IN));
-    enum gr_op op = input->rest.len > STEP_IN ? GR_OP_WRITE : input->op;
-    int rc = gr_encoder_step(self->encoder, op, &slice, piece);
+    gr_slice slice = gr_slice_first(input->rest, STEP_IN);
+    int rc;
+    bool complete;
+    if (self->encoder != NULL) {
+        enum gr_op op = input->rest.len > STEP_IN ? GR_OP_WRITE : input->op;
+        rc = gr_encoder_step(self->encoder, op, &slice, piece);
+        complete = rc == GR_MORE || (rc == 0 && op != GR_OP_WRITE && piece->len > 0);
+    } else {
+        size_t most = gr_least(self->piece_bytes, piece->len + STEP_OUT);
+        rc = gr_decoder_step(self->decoder, &slice, piece, most);
+        complete = piece->len >= self->piece_bytes;
+    }
     input->rest = gr_slice_skip(input->rest, (size_t)(slice.data - input->rest.data));
     return (struct outcome){
-        .rc = rc,
-        .complete = rc == GR_MORE || (rc == 0 && op != GR_OP_WRITE && piece->len > 0),
-        .done = rc == 0 && input->rest.len == 0,
-    };
-}
-
-static struct outcome decode_step(gr_coder *self, struct input *input)
-{
-    gr_buf *piece = &self->open->buf;
-    gr_slice slice = gr_slice_of(input->rest.data, least(input->rest.len, STEP_IN));
-    size_t most = least(self->piece_bytes, piece->len + STEP_OUT);
-    int rc = gr_decoder_step(self->decoder, &slice, piece, most);
-    input->rest = gr_slice_skip(input->rest, (size_t)(slice.data - input->rest.data));
-    return (struct outcome){
-        .rc = rc,
-        .complete = piece->len >= self->piece_bytes,
-        .done = rc == 0 && input->rest.len == 0,
-    };
+        .rc = rc, .complete = complete, .done = rc == 0 && input->rest.len == 0};
 }
 
 /* --- the pipe, with the mutex ----------------------------------------------------------------- */
@@ -292,11 +279,10 @@ static bool work(gr_coder *self, size_t ahead, int64_t until_ns)
         struct input *input = self->inputs;
         size_t len = input->rest.len;
         pthread_mutex_unlock(&self->mutex);
-        struct outcome outcome =
-            self->encoder != NULL ? encode_step(self, input) : decode_step(self, input);
+        struct outcome outcome = step(self, input);
         pthread_mutex_lock(&self->mutex);
         settle(self, input, len, outcome);
-        told = tell(self, least(ahead, WAKE));
+        told = tell(self, gr_least(ahead, WAKE));
     }
     return told;
 }
@@ -336,7 +322,7 @@ static void start(gr_coder *self)
         return;
     pthread_mutex_lock(&self->mutex);
     if (is_small(self))
-        told = work(self, least(AT_ONCE, self->ahead_bytes), INT64_MAX);
+        told = work(self, gr_least(AT_ONCE, self->ahead_bytes), INT64_MAX);
     self->working = self->busy = can_work(self);
     pthread_mutex_unlock(&self->mutex);
     if (told)
@@ -384,6 +370,7 @@ static void after(uv_work_t *request, int status)
 
 /* --- in and out ------------------------------------------------------------------------------ */
 
+/* What comes after an error is dropped at once: the status will tell. */
 static int add_input(gr_coder *self, enum gr_op op, gr_slice in, gr_buf own)
 {
     struct input *input = calloc(1, sizeof(*input));
@@ -393,16 +380,10 @@ static int add_input(gr_coder *self, enum gr_op op, gr_slice in, gr_buf own)
     pthread_mutex_lock(&self->mutex);
     DL_APPEND(self->inputs, input);
     self->queued += in.len;
+    if (self->err < 0)
+        drop_input(self, input);
     pthread_mutex_unlock(&self->mutex);
     return 0;
-}
-
-static bool has_failed(gr_coder *self)
-{
-    pthread_mutex_lock(&self->mutex);
-    bool failed = self->err < 0;
-    pthread_mutex_unlock(&self->mutex);
-    return failed;
 }
 
 /* Small writes become one input, which is ours. */
@@ -422,8 +403,6 @@ int gr_coder_put(gr_coder *self, enum gr_op op, gr_slice in, bool *kept)
     *kept = false;
     if (self->encoder != NULL && op == GR_OP_WRITE && self->gathered.len + in.len <= GATHERED)
         return gr_buf_append(&self->gathered, in.data, in.len);
-    if (has_failed(self))
-        return 0; /* the status will tell */
     int rc = add_gathered(self);
     if (rc == 0)
         rc = add_input(self, op, in, (gr_buf){0});
