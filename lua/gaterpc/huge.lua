@@ -18,6 +18,7 @@ local codec = require "gaterpc.codec"
 local errors = require "gaterpc.error"
 local msgpack = require "gaterpc.msgpack"
 local options = require "gaterpc.options"
+local queue = require "gaterpc.queue"
 local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
 
@@ -30,16 +31,13 @@ local FEED_MAX = 16 -- chunks that wait to be compressed
 -------------------------------------------------------------------------------------------------
 
 ---@class gaterpc.HugeDataFeed
----@field private chunks string[]
+---@field private chunks gaterpc.Queue
 ---@field private ended boolean
----@field private changed gaterpc.Promise  settled when something was put, taken or ended
 local feed = {}
 local feed_mt = { __name = "gaterpc.HugeDataFeed", __index = feed }
 
-local function has_changed(self)
-  local before = self.changed
-  self.changed = task.promise()
-  before:resolve()
+local function new_feed()
+  return setmetatable({ chunks = queue.new { maxsize = FEED_MAX }, ended = false }, feed_mt)
 end
 
 ---Adds bytes. Waits while enough of them wait to be compressed and sent.
@@ -50,11 +48,8 @@ end
 function feed:put(chunk)
   if type(chunk) ~= "string" then error("put takes a string, got " .. type(chunk), 2) end
   if self.ended then error("the data was closed", 2) end
-  while #self.chunks >= FEED_MAX and not self.given_up do self.changed:await() end
-  if self.given_up then return nil, errors.new("CANCELLED", "nobody takes the data any more") end
-  table.insert(self.chunks, chunk)
-  has_changed(self)
-  return true
+  if self.chunks:put(chunk) then return true end
+  return nil, errors.new("CANCELLED", "nobody takes the data any more")
 end
 
 ---Ends the data; with an error object or text the call fails with it.
@@ -62,14 +57,12 @@ end
 function feed:close(err)
   if self.ended then return end
   self.ended, self.failure = true, err
-  has_changed(self)
+  self.chunks:close()
 end
 
 local function next_chunk(self)
-  while #self.chunks == 0 and not self.ended do self.changed:await() end
+  local chunk = not self.failure and self.chunks:get() or nil
   if self.failure then error(self.failure, 0) end
-  local chunk = table.remove(self.chunks, 1)
-  has_changed(self)
   return chunk
 end
 
@@ -114,7 +107,7 @@ function M.new(given)
   if not info then error("HugeData: " .. err.message, 2) end
   local self = setmetatable({ module = name, level = level_of(info, given.compress_level) }, mt)
   if given.data == nil then
-    self.data = setmetatable({ chunks = {}, ended = false, changed = task.promise() }, feed_mt)
+    self.data = new_feed()
     return self
   end
   local packed, _, text = pack(given.data)
@@ -141,11 +134,7 @@ end
 ---@package
 ---@return string digest
 function M.transmit(self, send, wait)
-  local _ <close> = setmetatable({}, { __close = function()
-    if not self.data then return end
-    self.data.given_up, self.data.ended = true, true
-    has_changed(self.data)
-  end })
+  local _ <close> = self.data and self.data.chunks -- then who puts hears that nobody takes any more
   local encoder <close> = codec.encoder(self.module, {
     level = self.level, piece_bytes = settings.HUGE_DATA_SIZEOF, whole = assert(codec.get(self.module)).syncs,
     digest = true })

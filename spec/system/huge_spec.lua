@@ -38,7 +38,12 @@ function Huge.interface:noise(n)
   local huge = gaterpc.HugeData {}
   task.spawn(function()
     for i = 1, n do
-      if not huge.data:put(codecs.noise(8192, i)) then break end
+      local put, err = huge.data:put(codecs.noise(8192, i))
+      if not put then
+        local _, again = huge.data:put "more"
+        feeding.errs = { err, again }
+        break
+      end
       feeding.put = i
     end
     huge.data:close()
@@ -166,7 +171,12 @@ describe("huge data", function()
     assert.is_true(last * 8192 < 16 << 20, last .. " chunks are on their way to a reader that stands still")
     reply:close()
     process.eventually(function() return worker:stats().open == 0 end, "the end of the call")
-    process.eventually(function() return feeding.put == last or feeding.put < 20000 end, "the feeder's end")
+    process.eventually(function() return feeding.errs end, "the feeder's end")
+    assert.is_true(feeding.put < 20000)
+    for i = 1, 2 do
+      assert.equal("CANCELLED", feeding.errs[i].code)
+      assert.equal("nobody takes the data any more", feeding.errs[i].message)
+    end
   end)
 
   it("inflates to no more than it may", function()

@@ -77,9 +77,11 @@ static void on_idle(void *arg)
 {
     struct box *box = arg;
     lua_State *L = box->state->L;
-    if (lua_checkstack(L, 4) && lua_rawgeti(L, LUA_REGISTRYINDEX, box->anchor) == LUA_TUSERDATA)
-        free_inputs(L, lua_gettop(L), box);
-    lua_pop(L, 1);
+    if (lua_checkstack(L, 4)) {
+        if (lua_rawgeti(L, LUA_REGISTRYINDEX, box->anchor) == LUA_TUSERDATA)
+            free_inputs(L, lua_gettop(L), box);
+        lua_pop(L, 1);
+    }
     int reference = box->anchor;
     box->anchor = LUA_NOREF;
     if (box->closing)
