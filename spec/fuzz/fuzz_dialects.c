@@ -39,10 +39,25 @@ static void check_gh1(const gr_envelope *envelope)
 {
     gr_msg *msg;
     gr_envelope own;
-    if (gr_wire_to_gh1(envelope, &msg, &own) < 0)
+    if (gr_dialect_gh1.build(envelope, GR_CLIENT_TO_BROKER, NULL, &msg) < 0)
         return;
+    CHECK(gr_dialect_gh1.parse(msg, 0, GR_CLIENT_TO_BROKER, NULL, &own) == 0);
     CHECK(own.type == envelope->type && gr_slice_equal(own.payload, envelope->payload));
     gr_msg_destroy(&msg);
+}
+
+/* The last use of the envelope and the scratch. */
+static void check_settled(gr_envelope *envelope, gr_msg **msg, gr_buf *scratch)
+{
+    gr_buf before = {0};
+    uint8_t type = envelope->type;
+    CHECK(gr_buf_append(&before, envelope->payload.data, envelope->payload.len) == 0);
+    if (gr_wire_settle(envelope, msg, scratch) == 0) {
+        gr_buf_clear(scratch);
+        CHECK(envelope->type == type);
+        CHECK(gr_slice_equal(envelope->payload, gr_buf_slice(&before)));
+    }
+    gr_buf_clear(&before);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -65,6 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_gh1(&envelope);
         if (envelope.type != GR_CHUNK)
             check_again(dialect, leg, &envelope, id);
+        check_settled(&envelope, &msg, &scratch);
     }
     gr_msg_destroy(&msg);
     gr_buf_clear(&scratch);
