@@ -6,12 +6,12 @@ comma   := ,
 BUILD   := build$(addprefix -,$(subst $(comma),-,$(SANITIZE)))
 HOST    := $(BUILD)/gaterpc-host
 
-pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit
+pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit zlib libzstd liblz4 liblzma libxxhash
 cflags  := -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes \
            -Wmissing-prototypes -fno-strict-aliasing -Isrc -MMD -MP \
            -isystem /usr/include/lua5.4 $(filter-out -I/usr/include/lua5.4,$(shell pkg-config --cflags $(pkgs)))
 ldflags := -Wl,--as-needed
-libs    := $(shell pkg-config --libs $(pkgs)) -lpthread
+libs    := $(shell pkg-config --libs $(pkgs)) -lbz2 -lpthread
 
 ifneq ($(SANITIZE),)
 cflags  += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1
@@ -45,7 +45,7 @@ $(engine_module): $(engine_objects)
 	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
 
 log_module  := $(BUILD)/spec/logspec.so
-log_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c src/bind/bind_log*.c) src/bind/bind.c \
+log_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c src/bind/bind_log*.c src/bind/bind_msgpack*.c) src/bind/bind.c \
                spec/support/log.c)
 
 $(log_module): $(log_objects)
@@ -56,7 +56,7 @@ $(BUILD)/spec/%.o: %.c
 	$(CC) $(filter-out -flto%,$(cflags)) $(CFLAGS) -fPIC -c -o $@ $<
 
 fuzzers      := $(patsubst spec/fuzz/fuzz_%.c,%,$(wildcard spec/fuzz/fuzz_*.c))
-fuzz_sources := $(wildcard src/base/*.c src/wire/*.c src/engine/*.c src/bind/bind_msgpack*.c)
+fuzz_sources := $(wildcard src/base/*.c src/wire/*.c src/engine/*.c src/bind/bind.c src/bind/bind_msgpack*.c)
 fuzz_objects := $(fuzz_sources:%.c=build-fuzz/%.o)
 fuzz_cflags  := $(filter-out -flto% -fsanitize%,$(cflags)) -O1 -fno-omit-frame-pointer \
                 -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -107,12 +107,21 @@ lint: ## luacheck, clang-format, and the warnings of gcc and clang as errors
 format: ## clang-format over all C files
 	clang-format -i $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
 
+docs: host ## make the tables of docs/settings.md, and the annotations of settings, anew
+	$(HOST) scripts/manual.lua --write
+
 bench: host $(log_module) ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROUNDS=3]
 	@mkdir -p build
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/lines scripts/bench/lines.c
 	@$(HOST) scripts/bench/bench.lua build/bare $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
 	@$(HOST) scripts/bench/log.lua build/lines 200000 $(or $(BENCH_ROUNDS),3)
+	@$(MAKE) -s bench-codec
+
+bench-codec: host ## the codecs beside their bare libraries: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
+	@mkdir -p build
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare_codec scripts/bench/bare_codec.c -lz -lzstd -llz4 -lbz2 -llzma
+	@$(HOST) scripts/bench/codec.lua build/bare_codec 0.5 $(or $(BENCH_ROUNDS),3)
 
 install: host ## install the host and its Lua files: [PREFIX=/usr/local] [DESTDIR=]
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gaterpc/lua/gaterpc
@@ -123,6 +132,6 @@ clean: ## remove everything that was built
 	rm -rf build build-*
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.PHONY: all host check lint format bench install clean help fuzz
+.PHONY: all host check lint format docs bench bench-codec install clean help fuzz

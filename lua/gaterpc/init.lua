@@ -8,14 +8,20 @@ local options = require "gaterpc.options"
 local worker = require "gaterpc.worker"
 
 local M = {
+  BoundedDict = require "gaterpc.bounded_dict",
   Client = require "gaterpc.client",
+  HugeData = require "gaterpc.huge",
   Majordomo = broker.Majordomo,
   AMajordomo = broker.Majordomo,
+  Event = require "gaterpc.event",
+  Queue = require "gaterpc.queue",
+  Semaphore = require "gaterpc.semaphore",
   Service = require "gaterpc.service",
   Settings = require "gaterpc.settings",
   StreamReply = require "gaterpc.stream",
   Worker = worker.Worker,
   call = worker.call,
+  codec = require "gaterpc.codec",
   error = require "gaterpc.error",
   interface = interface.mark,
   log = require "gaterpc.log",
@@ -25,7 +31,7 @@ local M = {
 
 -- Values that Lua has no word for; see gaterpc.msgpack.
 for _, name in ipairs { "null", "map", "array", "is_map", "is_array", "kwargs", "is_kwargs", "bin", "str", "ext",
-  "timestamp", "uint64" } do
+  "timestamp", "timestamp_from", "timestamp_now", "uint64" } do
   M[name] = msgpack[name]
 end
 

@@ -24,10 +24,7 @@ function Class.interface:fail()
 end
 ]]
 
-local function read_file(path)
-  local file <close> = assert(io.open(path))
-  return file:read "a"
-end
+local read_file = process.read
 
 ---A prompt that is ready.
 local function prompt(args, options)

@@ -98,6 +98,7 @@ static int open_core(lua_State *L)
     gr_bind_client(L);
     gr_bind_worker(L);
     gr_bind_majordomo(L);
+    gr_bind_codec(L);
     gr_bind_repl(L);
     gr_bind_log(L);
     return 1;
@@ -109,6 +110,6 @@ void gr_bind_preload(lua_State *L)
     lua_pushcfunction(L, open_core);
     lua_setfield(L, -2, "gaterpc.core");
     lua_pushcfunction(L, luaopen_gaterpc_msgpack);
-    lua_setfield(L, -2, "gaterpc.msgpack");
+    lua_setfield(L, -2, "gaterpc.msgpack_core");
     lua_pop(L, 1);
 }

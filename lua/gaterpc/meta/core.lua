@@ -133,8 +133,8 @@ function terminal:close() end
 ---@class gaterpc.core.client
 local client = {}
 
----@param options table  address, heartbeat_ms, liveness, connect_timeout_ms, max_calls, reconnect_ms,
----reconnect_max_ms
+---@param options table  address, heartbeat_ms, liveness, dialect, mechanism, user, password,
+---connect_timeout_ms, max_calls, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.client? client
 ---@return string? code
@@ -188,8 +188,8 @@ function items:close() end
 ---@class gaterpc.core.worker
 local worker = {}
 
----@param options table  address, service, about (packed), credit, heartbeat_ms, liveness, idle_ms, reconnect_ms,
----reconnect_max_ms
+---@param options table  address, service, method, about (packed), credit, heartbeat_ms, liveness, dialect,
+---mechanism, user, password, idle_ms, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.worker? worker
 ---@return string? code
@@ -255,7 +255,8 @@ function worker:close() end
 ---@class gaterpc.core.majordomo
 local majordomo = {}
 
----@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms
+---@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms,
+---call_ms, gate01_ms, gate02_ms, mdp_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.majordomo? majordomo
 ---@return string? code
@@ -269,6 +270,14 @@ function core.majordomo(options, owner) end
 ---@return string? text
 function majordomo:bind(side, address) end
 
+---Peers of the older dialects need PLAIN credentials from now on; before the start.
+---@param name string
+---@param password string
+---@return true? added
+---@return string? code
+---@return string? text
+function majordomo:add_user(name, password) end
+
 ---@return true? started
 ---@return string? code
 ---@return string? text
@@ -280,5 +289,78 @@ function majordomo:drain() end
 function majordomo:stats() end
 
 function majordomo:close() end
+
+-------------------------------------------------------------------------------------------------
+
+---An encoder or decoder whose work is done in libuv's pool, see gaterpc.codec and src/net/coder.h.
+---@class gaterpc.core.coder
+local coder = {}
+
+---@param codec string    a name of core.codecs()
+---@param options table   level, piece_bytes, whole, digest, mtime
+---@param owner table     `owner:on_work()` is called when there is something to take
+---@return gaterpc.core.coder? coder
+---@return string? code
+---@return string? text
+function core.encoder(codec, options, owner) end
+
+---@param codec string
+---@param options table   max_bytes, max_length, window_bytes, digest
+---@param owner table
+---@return gaterpc.core.coder? coder
+---@return string? code
+---@return string? text
+function core.decoder(codec, options, owner) end
+
+---@param op "write"|"sync"|"finish"  a decoder only writes
+---@param data string
+---@return true? done
+---@return string? code
+---@return string? text
+function coder:put(op, data) end
+
+---What is ready: pieces (an encoder) or bytes (a decoder); false: on_work() follows; nil without a code:
+---everything that was put in is used and taken.
+---@return string[]|string|false|nil output
+---@return string? code
+---@return string? text
+function coder:take() end
+
+---@return boolean pending  take() will not give nil
+function coder:pending() end
+
+---@return integer bytes  that were put in and are not used yet
+function coder:queued() end
+
+---Of a decoder from which everything is taken.
+---@return true? complete
+---@return string? code
+---@return string? text
+function coder:finish() end
+
+---@return boolean
+function coder:ended() end
+
+---@return string? digest  16 bytes
+function coder:digest() end
+
+function coder:close() end
+
+---@class gaterpc.core.digest
+local digest = {}
+
+---@return gaterpc.core.digest? digest
+---@return string? code
+---@return string? text
+function core.digest() end
+
+---@param bytes string
+function digest:add(bytes) end
+
+---@return string 16 bytes
+function digest:value() end
+
+---@return gaterpc.Codec[]
+function core.codecs() end
 
 return core
