@@ -6,12 +6,12 @@ comma   := ,
 BUILD   := build$(addprefix -,$(subst $(comma),-,$(SANITIZE)))
 HOST    := $(BUILD)/gaterpc-host
 
-pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit
+pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit zlib libzstd liblz4 liblzma libxxhash
 cflags  := -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes \
            -Wmissing-prototypes -fno-strict-aliasing -Isrc -MMD -MP \
            -isystem /usr/include/lua5.4 $(filter-out -I/usr/include/lua5.4,$(shell pkg-config --cflags $(pkgs)))
 ldflags := -Wl,--as-needed
-libs    := $(shell pkg-config --libs $(pkgs)) -lpthread
+libs    := $(shell pkg-config --libs $(pkgs)) -lbz2 -lpthread
 
 ifneq ($(SANITIZE),)
 cflags  += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer -O1
@@ -24,7 +24,7 @@ endif
 sources := $(wildcard src/*/*.c)
 objects := $(sources:src/%.c=$(BUILD)/%.o)
 
-all: host $(BUILD)/spec/engine.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
+all: host $(BUILD)/spec/engine.so $(BUILD)/spec/logspec.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
 host: $(HOST) ## build the host only
 
 $(HOST): $(objects)
@@ -44,12 +44,19 @@ engine_objects := $(engine_sources:%.c=$(BUILD)/spec/%.o)
 $(engine_module): $(engine_objects)
 	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
 
+log_module  := $(BUILD)/spec/logspec.so
+log_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c src/bind/bind_log*.c src/bind/bind_msgpack*.c) src/bind/bind.c \
+               spec/support/log.c)
+
+$(log_module): $(log_objects)
+	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
+
 $(BUILD)/spec/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -flto%,$(cflags)) $(CFLAGS) -fPIC -c -o $@ $<
 
 fuzzers      := $(patsubst spec/fuzz/fuzz_%.c,%,$(wildcard spec/fuzz/fuzz_*.c))
-fuzz_sources := $(wildcard src/base/*.c src/wire/*.c src/engine/*.c src/bind/bind_msgpack*.c)
+fuzz_sources := $(wildcard src/base/*.c src/wire/*.c src/engine/*.c src/bind/bind.c src/bind/bind_msgpack*.c)
 fuzz_objects := $(fuzz_sources:%.c=build-fuzz/%.o)
 fuzz_cflags  := $(filter-out -flto% -fsanitize%,$(cflags)) -O1 -fno-omit-frame-pointer \
                 -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -71,7 +78,7 @@ build-fuzz/%.o: %.c
 	clang $(fuzz_cflags) -fsanitize=fuzzer-no-link -c -o $@ $<
 
 .PRECIOUS: build-fuzz/%.o
--include $(engine_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
+-include $(engine_objects:.o=.d) $(log_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
 # --- end of spec modules
 
 # Specs: all, or ONLY=name for spec/name_spec.lua or spec/system/name_spec.lua, or a folder. "unit" is
@@ -85,7 +92,7 @@ $(BUILD)/spec/spam: spec/support/spam.c
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -flto% -MMD -MP,$(cflags)) $(filter-out -flto%,$(ldflags)) -o $@ $< $(libs)
 
-check: host $(engine_module) $(BUILD)/spec/spam ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
+check: host $(engine_module) $(log_module) $(BUILD)/spec/spam ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
 	$(if $(SANITIZE),GATERPC_SLOW=6) ASAN_OPTIONS=abort_on_error=0:detect_stack_use_after_return=0 \
 	LSAN_OPTIONS=suppressions=spec/support/lsan.supp:print_suppressions=0 \
 	TSAN_OPTIONS=suppressions=$(CURDIR)/spec/support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1 \
@@ -100,11 +107,22 @@ lint: ## luacheck, clang-format, and the warnings of gcc and clang as errors
 format: ## clang-format over all C files
 	clang-format -i $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
 
-bench: host ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROUNDS=3]
+docs: host ## make the tables of docs/settings.md, and the annotations of settings, anew
+	$(HOST) scripts/manual.lua --write
+
+bench: host $(log_module) ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROUNDS=3]
 	@mkdir -p build
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/lines scripts/bench/lines.c
 	@$(HOST) scripts/bench/bench.lua build/bare $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
 	@$(HOST) scripts/bench/executor.lua $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
+	@$(HOST) scripts/bench/log.lua build/lines 200000 $(or $(BENCH_ROUNDS),3)
+	@$(MAKE) -s bench-codec
+
+bench-codec: host ## the codecs beside their bare libraries: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
+	@mkdir -p build
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare_codec scripts/bench/bare_codec.c -lz -lzstd -llz4 -lbz2 -llzma
+	@$(HOST) scripts/bench/codec.lua build/bare_codec 0.5 $(or $(BENCH_ROUNDS),3)
 
 install: host ## install the host and its Lua files: [PREFIX=/usr/local] [DESTDIR=]
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gaterpc/lua/gaterpc
@@ -115,6 +133,6 @@ clean: ## remove everything that was built
 	rm -rf build build-*
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.PHONY: all host check lint format bench install clean help fuzz
+.PHONY: all host check lint format docs bench bench-codec install clean help fuzz

@@ -244,13 +244,7 @@ local function deliver(world, via, id, ...)
 end
 
 local function pump(world)
-  local broker = world.broker
-  local function take(via, ...)
-    if not via then return false end
-    deliver(world, via, ...)
-    return true
-  end
-  while take(broker:next_out()) do end -- luacheck: ignore 542
+  engine.each_out(world.broker, function(...) deliver(world, ...) end)
 end
 
 -------------------------------------------------------------------------------------------------
@@ -334,7 +328,7 @@ function worker_steps.late(world, w)
   local other = some(world, world.workers)
   if other ~= w then route = next(other.running) or route end
   if w.running[route] then return end
-  say(world, w, { type = some(world, { "REPLY", "ERROR", "ITEM", "END" }), route = route, payload = "late" })
+  say(world, w, { type = some(world, { "REPLY", "ERROR", "ITEM", "CHUNK", "END" }), route = route, payload = "late" })
   world.late = world.late + 1
 end
 
@@ -363,7 +357,7 @@ local function nonsense(world, peer, types)
 end
 
 function worker_steps.nonsense(world, w)
-  nonsense(world, w, { "HELLO", "REQUEST", "CANCEL", "CHUNK" })
+  nonsense(world, w, { "HELLO", "REQUEST", "CANCEL" })
 end
 
 ---It takes so many calls at once from now on.

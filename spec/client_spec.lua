@@ -744,6 +744,6 @@ describe("client, what makes no sense", function()
     hear { type = "ERROR", id = 0, status = 6, payload = engine.put_exception("E", "", "") }
     assert.equal("", (happened()))
     assert.equal("", (said()))
-    assert.same({ 0, 1 }, { c:stats().malformed, c:stats().late })
+    assert.same({ 0, 2 }, { c:stats().malformed, c:stats().late })
   end)
 end)

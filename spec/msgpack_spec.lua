@@ -1,15 +1,9 @@
 local msgpack = require "gaterpc.msgpack"
+local values = require "support.values"
 
 local pack, unpack, null = msgpack.pack, msgpack.unpack, msgpack.null
+local bytes, hex, nest = values.bytes, values.hex, values.nest
 local EINVAL, EXHAUSTED = "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"
-
-local function hex(s)
-  return (s:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
-end
-
-local function bytes(digits)
-  return (digits:gsub("%s+", ""):gsub("%x%x", function(d) return string.char(tonumber(d, 16)) end))
-end
 
 local function packed(value)
   local s, code, text = pack(value)
@@ -32,12 +26,6 @@ local function reason(expected_code, value)
   assert.is_true(s == nil) -- is_nil() would print all of it
   assert.equal(expected_code, code)
   return text
-end
-
-local function nest(depth, innermost)
-  local t = innermost
-  for _ = 1, depth do t = { t } end
-  return t
 end
 
 describe("msgpack", function()

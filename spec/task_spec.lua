@@ -1,6 +1,7 @@
 local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
 local task = require "gaterpc.task"
+local timers = require "gaterpc.timers"
 
 -- A value whose closing is noted in the list.
 local function noting(list, what)
@@ -169,6 +170,16 @@ describe("task.sleep", function()
     end
   end)
 
+  it("never wakes early by the finest clock, whatever else makes the loop turn", function()
+    local turning = task.spawn(function() while true do task.sleep(0) end end)
+    for i = 1, 100 do
+      local before = core.now()
+      task.sleep(0.001)
+      assert.is_true(core.now() - before >= 0.001 - 1e-6, i)
+    end
+    turning:cancel()
+  end)
+
   it("refuses what is no time", function()
     for _, wrong in ipairs { -1, 0 / 0, "1s", {} } do
       assert.has_error(function() task.sleep(wrong) end)
@@ -284,6 +295,43 @@ describe("a promise", function()
     assert.equal("DEADLINE_EXCEEDED", code_of(promise.await, promise, 0.001))
     promise:resolve "later"
     assert.equal("later", promise:await(1))
+  end)
+end)
+
+describe("a task that was woken and has not run", function()
+  -- A task that waits for the promise and then sleeps; tells how it was woken both times.
+  local function waiting_twice(promise, timeout)
+    return task.spawn(function()
+      local first = table.pack(pcall(promise.await, promise, timeout))
+      local before = core.now()
+      task.sleep(0.02)
+      return first[2], core.now() - before
+    end)
+  end
+
+  it("is not woken again by its time-out", function()
+    local promise = task.promise()
+    local waiting = waiting_twice(promise, 0.002)
+    task.sleep(0)
+    local before = core.now()
+    promise:resolve "value"
+    while core.now() - before < 0.005 do end -- luacheck: ignore 542
+    local first, slept = waiting:join()
+    assert.equal("value", first)
+    assert.is_true(slept >= 0.02)
+  end)
+
+  it("is not woken again after an interrupt", function()
+    local promise = task.promise()
+    local waiting = waiting_twice(promise)
+    task.sleep(0)
+    timers.after(0, function()
+      promise:resolve "value"
+      task.interrupt(waiting.job, "interrupted")
+    end)
+    local first, slept = waiting:join()
+    assert.equal("interrupted", first)
+    assert.is_true(slept >= 0.02)
   end)
 end)
 

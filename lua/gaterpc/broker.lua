@@ -16,6 +16,8 @@ local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
 local worker = require "gaterpc.worker"
 
+local to_ms = options.to_ms
+
 local M = {}
 
 ---@class gaterpc.MajordomoOptions
@@ -27,9 +29,14 @@ local M = {}
 ---@field queue_bytes? integer bytes of all that wait; default Settings.QUEUE_MAXBYTES
 ---@field thread_executor? gaterpc.Pool   of handlers that run = "thread"; default: a ThreadPoolExecutor of its own
 ---@field process_executor? gaterpc.Pool  likewise
+---@field stream_idle? number  default Settings.STREAM_IDLE
+---@field users? table<string, string>  passwords by user: peers of the older dialects then need PLAIN credentials
+---inside their messages; default: nobody is asked
+---@field gate_timeout? number    seconds; default Settings.GATE_TIMEOUT
 local known = {
   frontend = "string", backend = "string", heartbeat = "number", liveness = "integer", queue = "integer",
-  queue_bytes = "integer", thread_executor = "table", process_executor = "table",
+  queue_bytes = "integer", stream_idle = "number", users = "table", gate_timeout = "number",
+  thread_executor = "table", process_executor = "table",
 }
 
 ---@class gaterpc.Majordomo
@@ -61,6 +68,7 @@ local function finish_handler(self, job, status, result)
       job.method, tostring(status))
   else
     local sent, code, why = self.core:reply(job.route, result, status)
+    if sent == false then code, why = "RESOURCE_EXHAUSTED", "it is larger than 64 MiB when packed" end
     if sent or code == "NOT_FOUND" then return end
     text = "the result cannot be sent: " .. why
   end
@@ -77,7 +85,8 @@ local function start_handlers(self, state)
     described = interface.describe(state.methods, 1), start = start_handler, finish = finish_handler,
   }, {
     address = state.backend, credit = settings.WORKER_CREDIT, heartbeat = settings.HEARTBEAT,
-    liveness = settings.LIVENESS,
+    liveness = settings.LIVENESS, reconnect = settings.RECONNECT, reconnect_max = settings.RECONNECT_MAX,
+    stream_idle = state.stream_idle, traceback = settings.REMOTE_TRACEBACK,
   })
   if not state.handlers then error(err, 0) end
 end
@@ -86,29 +95,47 @@ end
 -- The class
 -------------------------------------------------------------------------------------------------
 
+local function add_users(engine, users)
+  for name, password in pairs(users) do
+    if type(name) ~= "string" or type(password) ~= "string" then
+      error("option 'users' maps names to passwords, both strings", 3)
+    end
+    local ok, code, text = engine:add_user(name, password)
+    if not ok then error(errors.new(code, "option 'users': " .. text), 3) end
+  end
+end
+
 function Majordomo.new(class, given)
   given = options.check(class.class_name, given, known)
   settings.freeze("Majordomo")
-  local function pick(name, setting) return settings.pick(setting, given[name]) end
+  local function pick(name, setting) return settings.pick(setting, given[name], name) end
   local self = setmetatable({}, class)
   local state = {
     methods = interface.methods(class),
     frontends = {},
     wanted_frontend = given.frontend,
     backend = pick("backend", "BACKEND"),
+    stream_idle = pick("stream_idle", "STREAM_IDLE"),
     stopped = task.promise(),
     pools = pools.equip(self, given, 2),
   }
   self[STATE] = state
   local engine, code, text = core.majordomo({
-    heartbeat_ms = math.ceil(pick("heartbeat", "HEARTBEAT") * 1000),
+    heartbeat_ms = to_ms(pick("heartbeat", "HEARTBEAT")),
     liveness = pick("liveness", "LIVENESS"),
     queue_len = pick("queue", "QUEUE_MAXSIZE"),
     queue_bytes = pick("queue_bytes", "QUEUE_MAXBYTES"),
-    idle_ms = math.ceil(settings.STREAM_IDLE * 1100),
+    idle_ms = math.ceil(state.stream_idle * 1100),
+    call_ms = to_ms(pick("gate_timeout", "GATE_TIMEOUT")),
+    gate01_ms = to_ms(settings.GATE01_HEARTBEAT),
+    gate02_ms = to_ms(settings.GATE02_HEARTBEAT),
+    mdp_ms = to_ms(settings.MDP_HEARTBEAT),
+    hwm = settings.ZMQ_HWM,
+    ipv6 = settings.ZMQ_IPV6 and 1 or 0,
   }, self)
   if not engine then error(errors.new(code, text), 2) end
   state.core = engine
+  add_users(engine, given.users or {})
   if self.init then self:init() end
   return self
 end

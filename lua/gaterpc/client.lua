@@ -6,12 +6,16 @@
 ---@module "gaterpc.client"
 
 local core = require "gaterpc.core"
+local dialect = require "gaterpc.dialect"
 local errors = require "gaterpc.error"
+local huge = require "gaterpc.huge"
 local options = require "gaterpc.options"
 local settings = require "gaterpc.settings"
 local stream = require "gaterpc.stream"
 local task = require "gaterpc.task"
 local worker = require "gaterpc.worker"
+
+local to_ms = options.to_ms
 
 local M = {}
 
@@ -22,16 +26,22 @@ local M = {}
 ---@field connect_timeout? number  default Settings.CONNECT_TIMEOUT
 ---@field heartbeat? number    default Settings.HEARTBEAT
 ---@field liveness? integer    default Settings.LIVENESS
+---@field reconnect? number    default Settings.RECONNECT
+---@field reconnect_max? number  default Settings.RECONNECT_MAX
 ---@field max_calls? integer   default Settings.CLIENT_MAX_CALLS
 ---@field window? integer      items of a stream that nobody has read; default Settings.STREAM_REPLY_MAXSIZE
 ---@field window_bytes? integer  their bytes; default Settings.STREAM_REPLY_MAXBYTES
+---@field dialect? gaterpc.Dialect   what the broker speaks; default "gh1"
+---@field zap_mechanism? "PLAIN"|"NULL"  sent inside every message, with the dialects gate01 and gate02
+---@field zap_credentials? string[]  { user, password } for PLAIN
 local known = {
   broker = "string", service = "string", timeout = "number", connect_timeout = "number", heartbeat = "number",
-  liveness = "integer", max_calls = "integer", window = "integer", window_bytes = "integer",
+  liveness = "integer", max_calls = "integer", window = "integer", window_bytes = "integer", reconnect = "number",
+  reconnect_max = "number", dialect = "string", zap_mechanism = "string", zap_credentials = "table",
 }
 
 -- Kinds of events, as in src/engine/client.h.
-local REPLY, ITEM, END, FAILED = 1, 2, 3, 4
+local REPLY, ITEM, END, FAILED, CHUNK = 1, 2, 3, 4, 7
 
 -------------------------------------------------------------------------------------------------
 -- The connection: what a client and its views (client:with) share
@@ -78,6 +88,7 @@ end
 
 on[FAILED] = function(self, id, code, class, message, traceback)
   local job = take(self, id)
+  if class then code, class = dialect.translate(code, class, message or "") end
   if traceback == "" then traceback = nil end
   if job then return task.resume(job, FAILED, code, class, message or "", traceback) end
   local reader = self.streams[id]
@@ -103,11 +114,24 @@ on[ITEM] = function(self, id, items, count, bytes)
   task.resume(take(self, id), ITEM, reader)
 end
 
-on[END] = function(self, id, items, count, bytes)
+-- A compressed result: a stream of pieces for who decodes them.
+on[CHUNK] = function(self, id, piece, codec, raw)
+  local reader = self.streams[id]
+  if reader then return reader:on_items(huge.items(piece), 1, #piece) end
+  reader = start_stream(self, id)
+  if not reader then return end
+  self.streams[id] = reader
+  reader.codec, reader.raw = codec, raw
+  reader:on_items(huge.items(piece), 1, #piece)
+  task.resume(take(self, id), CHUNK, reader)
+end
+
+on[END] = function(self, id, items, count, bytes, digest)
   local reader = self.streams[id]
   local is_new = not reader
   if is_new then reader = start_stream(self, id) end
   if not reader then return end
+  reader.digest = digest
   if count > 0 then reader:on_items(items, count, bytes) end
   reader:on_end()
   if is_new then task.resume(take(self, id), ITEM, reader) end
@@ -174,6 +198,7 @@ end
 local function invoke_end(self, service, method, kind, ...)
   if kind == REPLY then return (...) end
   if kind == ITEM then return stream.results((...)) end
+  if kind == CHUNK then return huge.value((...)) end
   error(failure(self, service, method, ...), 0)
 end
 
@@ -184,7 +209,22 @@ end
 local function try_end(self, service, method, kind, ...)
   if kind == REPLY then return (...) end
   if kind == ITEM then return (...) end
+  if kind == CHUNK then
+    local ok, value = pcall(huge.value, (...))
+    if ok then return value end
+    if errors.is(value) then return nil, value end
+    error(value, 0)
+  end
   return nil, failure(self, service, method, ...)
+end
+
+local function huge_end(self, service, method, kind, ...)
+  if kind == REPLY then return huge.reply(nil, (...)) end
+  if kind == CHUNK then return huge.reply((...)) end
+  if kind ~= ITEM then return nil, failure(self, service, method, ...) end
+  local reader = ...
+  reader:close()
+  return nil, errors.new("INVALID_ARGUMENT", "the method answers with a stream", { service = service, method = method })
 end
 
 local function check_names(service, method)
@@ -212,6 +252,17 @@ end
 function methods:try(service, method, ...)
   check_names(service, method)
   return try_end(self, service, method, call(self[CONNECTION], service, method, self[TIMEOUT], ...))
+end
+
+---Calls service.method(...) for a large string, which is to be had piece by piece or written to a file.
+---@async
+---@param service string
+---@param method string
+---@return gaterpc.HugeReply? reply
+---@return gaterpc.Error? err
+function methods:huge(service, method, ...)
+  check_names(service, method)
+  return huge_end(self, service, method, call(self[CONNECTION], service, method, self[TIMEOUT], ...))
 end
 
 ---The same client with other limits for the calls made through it: client:with { timeout = 0.5 }.SRkv.get("a").
@@ -294,17 +345,13 @@ function M.view(shared, timeout, service)
   return setmetatable({ [CONNECTION] = shared, [TIMEOUT] = timeout, [SERVICE] = service }, client_mt)
 end
 
-local function to_ms(seconds)
-  return math.ceil(seconds * 1000)
-end
-
 ---Makes a client. It connects in the background; calls wait for the connection.
 ---@param given? gaterpc.ClientOptions
 ---@return gaterpc.Client
 function M.new(given)
   given = options.check("Client", given, known)
   settings.freeze("Client")
-  local function pick(name, setting) return settings.pick(setting, given[name]) end
+  local function pick(name, setting) return settings.pick(setting, given[name], name) end
   local shared = setmetatable({
     address = pick("broker", "FRONTEND"),
     waiting = {},
@@ -314,15 +361,17 @@ function M.new(given)
       window_bytes = pick("window_bytes", "STREAM_REPLY_MAXBYTES"),
     },
   }, connection_mt)
-  local engine, code, text = core.client({
+  local engine, code, text = core.client(dialect.apply("Client", given, {
     address = shared.address,
-    heartbeat_ms = to_ms(pick("heartbeat", "HEARTBEAT")),
+    heartbeat_ms = to_ms(pick("heartbeat", dialect.heartbeat(given.dialect))),
     liveness = pick("liveness", "LIVENESS"),
     connect_timeout_ms = to_ms(pick("connect_timeout", "CONNECT_TIMEOUT")),
     max_calls = pick("max_calls", "CLIENT_MAX_CALLS"),
-    reconnect_ms = to_ms(settings.RECONNECT),
-    reconnect_max_ms = to_ms(settings.RECONNECT_MAX),
-  }, shared)
+    reconnect_ms = to_ms(pick("reconnect", "RECONNECT")),
+    reconnect_max_ms = to_ms(pick("reconnect_max", "RECONNECT_MAX")),
+    hwm = settings.ZMQ_HWM,
+    ipv6 = settings.ZMQ_IPV6 and 1 or 0,
+  }), shared)
   if not engine then
     error(errors.new(code, ("Client: broker '%s': %s"):format(shared.address, text)), 2)
   end

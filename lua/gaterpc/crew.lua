@@ -393,10 +393,11 @@ page.__index = page
 function page:next()
   if self.read then return false end
   self.read = true
+  if self.code then return nil, self.code, "an item cannot be unpacked: " .. self.text end
   return true, self.value
 end
 
-on[ITEM] = function(self, id, bytes, value)
+on[ITEM] = function(self, id, bytes, value, code, text)
   local job = self.job
   if not has_job(self, id) or job.state ~= "running" then return end
   local team = job.crew
@@ -405,7 +406,7 @@ on[ITEM] = function(self, id, bytes, value)
   local is_new = not reader and job.settle
   if is_new then reader = new_stream(job) end
   if not reader then return end -- its reader has gone, and that will be heard
-  reader:on_items(setmetatable({ value = value }, page), 1, bytes)
+  reader:on_items(setmetatable({ value = value, code = code, text = text }, page), 1, bytes)
   if is_new then settle(job, STREAM, reader) end
 end
 

@@ -4,6 +4,7 @@
 local broker = require "gaterpc.broker"
 local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
+local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
 local worker = require "gaterpc.worker"
 
@@ -54,6 +55,15 @@ function actions.e(statement)
   return run_chunk(load(statement, "=(command line)", "t"))
 end
 
+local function load_settings(request)
+  local environment = request.environment and require "luv".os_environ() or {}
+  local loaded, err = settings.load(request.settings, environment)
+  if loaded then return true end
+  io.stderr:write("gaterpc-host: ", err, "\n")
+  core.exit(1)
+  return false
+end
+
 local function run_init(environment)
   if not environment then return true end
   for _, name in ipairs { "LUA_INIT_5_4", "LUA_INIT" } do
@@ -65,9 +75,7 @@ local function run_init(environment)
 end
 
 local function run_script()
-  local name = arg[0]
-  if name == "-" then return run_chunk(loadfile(nil, "t"), nil, table.unpack(arg)) end
-  local chunk, err = loadfile(name, "t")
+  local chunk, err = loadfile(arg[0] ~= "-" and arg[0] or nil, "t")
   return run_chunk(chunk, err, table.unpack(arg))
 end
 
@@ -98,6 +106,8 @@ local function run_prompt()
 end
 
 local function main(request)
+  if not load_settings(request) then return end
+  if request.print_settings then return io.write(require "gaterpc.settings_show".lines()) end
   if not run_init(request.environment) then return end
   for _, action in ipairs(request.actions) do
     if actions[action.kind](action.text) == false then return end

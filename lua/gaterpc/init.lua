@@ -9,10 +9,15 @@ local pool = require "gaterpc.pool"
 local worker = require "gaterpc.worker"
 
 local M = {
+  BoundedDict = require "gaterpc.bounded_dict",
   Client = require "gaterpc.client",
+  HugeData = require "gaterpc.huge",
   Majordomo = broker.Majordomo,
   ProcessPoolExecutor = pool.ProcessPoolExecutor,
   AMajordomo = broker.Majordomo,
+  Event = require "gaterpc.event",
+  Queue = require "gaterpc.queue",
+  Semaphore = require "gaterpc.semaphore",
   Service = require "gaterpc.service",
   Settings = require "gaterpc.settings",
   StreamReply = require "gaterpc.stream",
@@ -20,6 +25,7 @@ local M = {
   ThreadPoolExecutor = pool.ThreadPoolExecutor,
   Worker = worker.Worker,
   call = worker.call,
+  codec = require "gaterpc.codec",
   error = require "gaterpc.error",
   interface = interface.mark,
   log = require "gaterpc.log",
@@ -29,7 +35,7 @@ local M = {
 
 -- Values that Lua has no word for; see gaterpc.msgpack.
 for _, name in ipairs { "null", "map", "array", "is_map", "is_array", "kwargs", "is_kwargs", "bin", "str", "ext",
-  "timestamp", "uint64" } do
+  "timestamp", "timestamp_from", "timestamp_now", "uint64" } do
   M[name] = msgpack[name]
 end
 

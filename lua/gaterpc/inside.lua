@@ -65,7 +65,8 @@ package.loaded["gaterpc.task"] = task
 
 -- Modules of gaterpc that need the host's loop.
 local here = {
-  ["gaterpc.error"] = true, ["gaterpc.log"] = true, ["gaterpc.options"] = true, ["gaterpc.portable"] = true,
+  ["gaterpc.error"] = true, ["gaterpc.log"] = true, ["gaterpc.msgpack"] = true, ["gaterpc.options"] = true,
+  ["gaterpc.portable"] = true,
   ["gaterpc.pretty"] = true, ["gaterpc.source"] = true, ["gaterpc.sync_proxy"] = true,
 }
 table.insert(package.searchers, 2, function(name)

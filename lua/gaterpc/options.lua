@@ -1,4 +1,4 @@
----Checks options tables: unknown names are errors that name the nearest known one.
+---Checks options tables: unknown names are errors that name the nearest known one. Makes them fit for the core.
 ---@module "gaterpc.options"
 
 local M = {}
@@ -80,6 +80,13 @@ function M.check(who, given, known, level)
     end
   end
   return given
+end
+
+---Seconds as the core has them: whole milliseconds, rounded up.
+---@param seconds number
+---@return integer
+function M.to_ms(seconds)
+  return math.ceil(seconds * 1000)
 end
 
 return M

@@ -66,10 +66,10 @@ local function new(kind, who, given)
   local fields = {
     kind = kind,
     max_workers = check_range(who, given, "max_workers", 1, 1024, 2) or defaults[kind](),
-    max_queue = settings.pick("EXECUTOR_QUEUE", given.max_queue),
+    max_queue = settings.pick("EXECUTOR_QUEUE", given.max_queue, "max_queue"),
     memory_limit = check_range(who, given, "memory_limit", MIN_MEMORY, 1 << 46, 2) or 0,
     max_calls = check_range(who, given, "max_calls", 1, 1 << 53, 2),
-    grace = settings.pick("EXECUTOR_GRACE", given.grace),
+    grace = settings.pick("EXECUTOR_GRACE", given.grace, "grace"),
     init_codes = {},
   }
   local init = given.init

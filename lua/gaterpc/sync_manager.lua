@@ -376,9 +376,13 @@ local function invoke(object, operation, ...)
   return fn(object, ...)
 end
 
-proxy.setup(function(self, operation, ...)
-  return invoke(self[1] or objects[self.data], operation, ...)
-end, objects)
+-- With the first manager: programs without one pack and unpack without ext types.
+local function let_proxies_travel()
+  proxy.setup(function(self, operation, ...)
+    return invoke(self[1] or objects[self.data], operation, ...)
+  end, objects)
+  let_proxies_travel = function() end
+end
 
 crew.on_question(function(id, operation, ...)
   return invoke(objects[id], operation, ...)
@@ -437,6 +441,7 @@ mt.__close = manager.close
 ---Makes a manager.
 ---@return gaterpc.SyncManager
 function M.new()
+  let_proxies_travel()
   local self = setmetatable({ objects = setmetatable({}, { __mode = "k" }) }, mt)
   for kind in pairs(classes) do
     -- manager.Queue(10) and manager:Queue(10) are the same.

@@ -4,7 +4,6 @@
 ---that waits suspends the calling coroutine in the host, and blocks the executor in an executor.
 ---@module "gaterpc.sync_proxy"
 
-local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
 local msgpack = require "gaterpc.msgpack"
 local portable = require "gaterpc.portable"
@@ -390,7 +389,12 @@ end
 function M.setup(fn, objects)
   invoke = fn
   for name, mt in pairs(classes) do
-    core.ext_class(TYPES[name], mt, objects)
+    msgpack.unregister_ext(TYPES[name]) -- of this file, loaded before
+    msgpack.register_ext {
+      type = TYPES[name], name = "Shared" .. name, metatable = mt,
+      pack = function(proxy) return proxy.data end,
+      unpack = function(id) return M.new(name, id, objects[id]) end,
+    }
     portable.allow(mt)
   end
 end

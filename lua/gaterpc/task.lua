@@ -8,6 +8,7 @@
 
 local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
+local hooks = require "gaterpc.msgpack_core".hooks
 local timers = require "gaterpc.timers"
 
 local raw_resume, raw_yield, raw_wrap = coroutine.resume, coroutine.yield, coroutine.wrap
@@ -30,6 +31,7 @@ local INTERRUPT = setmetatable({}, { __name = "gaterpc.interrupt" })
 ---@field on_wait? fun(job: gaterpc.Job)             before it waits
 ---@field on_resume? fun(job: gaterpc.Job)           before it goes on
 ---@field stop? fun(key: any, id: any)               gives up what it waits for
+---@field woken? table                               its place among those that are ready
 ---@field handle? gaterpc.Task                       the public face, when there is one
 ---@field serial integer                             counts the uses of a pooled job
 ---@field origin? gaterpc.Job                        the method that it works for, see M.origin
@@ -43,6 +45,7 @@ local POOL_MAX = 1024
 
 -- Jobs to resume: a ring of job, argument pack.
 local ready, ready_first, ready_last = {}, 1, 0
+local NOBODY = { alive = false }
 
 -------------------------------------------------------------------------------------------------
 -- Running
@@ -86,7 +89,7 @@ local function resume(job, ...)
   if not job.alive then return end
   local before = current
   current = job
-  job.stop = nil
+  job.stop, job.woken = nil, nil
   local on_resume = job.on_resume
   if on_resume then on_resume(job) end
   step(job, raw_resume(job.co, ...))
@@ -129,12 +132,15 @@ end
 ---@package
 M.resume = resume
 
----Lets a job continue as soon as the present one waits or ends.
+---Lets a job continue as soon as the present one waits or ends. The first wake-up counts: another one
+---before the job has its turn (its time is up too) would end its next wait.
 ---@package
 ---@param job gaterpc.Job
 function M.wake(job, ...)
+  if job.woken then return end
   ready_last = ready_last + 1
-  ready[ready_last] = { job, select("#", ...), ... }
+  local entry = { job, select("#", ...), ... }
+  ready[ready_last], job.woken = entry, entry
 end
 local wake = M.wake
 
@@ -184,6 +190,10 @@ end
 local CANNOT_WAIT = "cannot wait here: inside table.sort, string.gsub, require, a metamethod called from C "
   .. "or a <close> variable of a cancelled task"
 
+local function cannot_wait(otherwise)
+  return hooks.running() and "cannot wait here: inside a hook of message_pack" or otherwise
+end
+
 ---The job that runs, or nil outside of tasks (in a finalizer, for instance).
 ---@package
 ---@return gaterpc.Job?
@@ -206,9 +216,9 @@ end
 ---@param level integer as in error()
 ---@return gaterpc.Job
 function M.check_wait(level)
-  if not current then error("cannot wait here: no task is running", level + 1) end
+  if not current then error(cannot_wait "cannot wait here: no task is running", level + 1) end
   if not isyieldable() then
-    error(CANNOT_WAIT, level + 1)
+    error(cannot_wait(CANNOT_WAIT), level + 1)
   end
   if current.doomed then
     local doomed = current.doomed
@@ -223,7 +233,7 @@ local function awake(first, ...)
 end
 
 ---Suspends the job until somebody wakes or resumes it; returns what that one passes. `stop(key, id)`
----is called when the job is killed or interrupted instead.
+---is called when the job is killed or interrupted instead, also between its wake-up and its turn.
 ---@package
 function M.wait(stop, key, id)
   current.stop, current.stop_key, current.stop_id = stop, key, id
@@ -237,6 +247,7 @@ end
 function M.interrupt(job, err)
   if not job.alive or not job.stop or status(job.co) ~= "suspended" then return false end
   job.stop(job.stop_key, job.stop_id)
+  if job.woken then job.woken[1] = NOBODY end -- or it would be resumed in its next wait, too
   resume(job, INTERRUPT, err)
   return true
 end
@@ -254,7 +265,10 @@ local pass
 -- When the job is killed during the wait, the inner coroutine is closed too.
 local function pass_wait(co)
   local guard <close> = setmetatable({ co = co }, closing_mt)
-  if not isyieldable() then error(CANNOT_WAIT, 3) end
+  if not isyieldable() then
+    current.stop(current.stop_key, current.stop_id) -- or it would wake the job from another wait
+    error(cannot_wait(CANNOT_WAIT), 3)
+  end
   local values = pack(raw_resume(co, raw_yield(WAIT)))
   while values[1] and values[2] == WAIT do values = pack(raw_resume(co, raw_yield(WAIT))) end
   guard.co = nil
@@ -552,9 +566,10 @@ end
 
 local events = {}
 
--- An endpoint has events, or a broker has ended: their owners know what to do.
+-- An endpoint has events, a broker has ended, or work in libuv's pool is done: their owners know what to do.
 function events.ready(owner) owner:on_ready() end
 function events.ended(owner) owner:on_ended() end
+function events.work(owner) owner:on_work() end
 function events.due() timers.run() end
 function events.turn() end -- somebody is ready to run, see below
 

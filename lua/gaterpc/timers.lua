@@ -43,7 +43,14 @@ local function arm()
   core.set_timer(timers_len > 0 and timers[1][1] or nil, foreground > 0)
 end
 
----Calls fn(key) from the dispatcher after so many seconds.
+-- The first whole millisecond that is not before the time. The clock counts finer than that, so adding
+-- to core.now_ms() would be early; a nanosecond is forgiven, which is how far doubles may be off.
+local function due_ms(seconds)
+  if seconds <= 0 then return core.now_ms() end
+  return math.ceil((core.now() + seconds) * 1000 - 1e-6)
+end
+
+---Calls fn(key) from the dispatcher after so many seconds, never earlier.
 ---@param seconds number
 ---@param fn fun(key: any)
 ---@param key any
@@ -51,7 +58,7 @@ end
 ---@return table timer
 function M.after(seconds, fn, key, background)
   timer_serial = timer_serial + 1
-  local timer = { core.now_ms() + math.max(0, math.ceil(seconds * 1000)), timer_serial, fn, key, 0, background }
+  local timer = { due_ms(seconds), timer_serial, fn, key, 0, background }
   timers_len = timers_len + 1
   rise(timer, timers_len)
   if not background then foreground = foreground + 1 end

@@ -2,13 +2,17 @@
 ---@module "gaterpc.worker"
 
 local core = require "gaterpc.core"
+local dialect = require "gaterpc.dialect"
 local errors = require "gaterpc.error"
+local huge = require "gaterpc.huge"
 local interface = require "gaterpc.interface"
 local msgpack = require "gaterpc.msgpack"
 local options = require "gaterpc.options"
 local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
 local pools -- gaterpc.pool, which needs this file
+
+local to_ms = options.to_ms
 
 local M = {}
 
@@ -19,8 +23,19 @@ local M = {}
 ---@field liveness? integer  default Settings.LIVENESS
 ---@field thread_executor? gaterpc.Pool   shared with others; default: a ThreadPoolExecutor of its own
 ---@field process_executor? gaterpc.Pool  shared with others; default: a ProcessPoolExecutor of its own
+---@field reconnect? number  default Settings.RECONNECT
+---@field reconnect_max? number  default Settings.RECONNECT_MAX
+---@field stream_idle? number    default Settings.STREAM_IDLE
+---@field traceback? boolean     default Settings.REMOTE_TRACEBACK
+---@field dialect? gaterpc.Dialect   what the broker speaks; default "gh1"
+---@field method? string     with the dialect mdp: the one method that is served, as `service.method`, or as
+---`service` when it is "call"
+---@field zap_mechanism? "PLAIN"|"NULL"  sent inside every message, with the dialects gate01 and gate02
+---@field zap_credentials? string[]  { user, password } for PLAIN
 local known = {
-  broker = "string", credit = "integer", heartbeat = "number", liveness = "integer", thread_executor = "table",
+  broker = "string", credit = "integer", heartbeat = "number", liveness = "integer", reconnect = "number",
+  reconnect_max = "number", stream_idle = "number", traceback = "boolean", dialect = "string",
+  method = "string", zap_mechanism = "string", zap_credentials = "table", thread_executor = "table",
   process_executor = "table",
 }
 
@@ -63,7 +78,7 @@ end
 local function fail(self, job, err, trace)
   local code, class, message = errors.describe(err)
   core.log(30, "gaterpc.worker", ("%s.%s failed: %s"):format(self.service, job.method, trace or message))
-  self.core:fail(job.route, code, class, message, settings.REMOTE_TRACEBACK and trace or "")
+  self.core:fail(job.route, code, class, message, self.traceback and trace or "")
 end
 
 -- An error object that came from a call to somebody else keeps that one's traceback in front.
@@ -85,12 +100,38 @@ local function on_end(job, ok, ...)
   return self.finish(self, job, ...)
 end
 
+local function end_huge(job, ok, digest)
+  local self = job.registration
+  self.jobs[job.route] = nil
+  if job.cancelled then return end
+  if ok then return self.core:finish(job.route, digest) end
+  fail(self, job, digest, trace_of(job, digest))
+end
+
+-- Compresses and sends in a task of its own, which takes the method's place.
+local function send_huge(self, done, data)
+  local job = task.job(end_huge)
+  job.registration, job.route, job.method, job.entry, job.id = self, done.route, done.method, done.entry, done.id
+  job.cancelled, job.blocked = false, false
+  self.jobs[job.route] = job
+  local function send(module, raw, piece) return self.core:chunk(job.route, module, raw, piece) end
+  local function wait()
+    job.blocked = true -- CREDIT will come
+    task.wait(function() end)
+  end
+  task.wake(job, huge.transmit, data, send, wait)
+  core.want_turn()
+end
+
 -- The usual end of a method: its value, or the end of its stream.
 local function finish(self, job, value)
   if job.streamed or (job.entry.stream and (value == nil or job.entry.declared)) then
     return self.core:finish(job.route)
   end
-  local sent, code, text = self.core:reply(job.route, value)
+  if huge.is(value) then return send_huge(self, job, value) end
+  local limit = not job.whole and settings.HUGE_DATA_SIZEOF or nil
+  local sent, code, text = self.core:reply(job.route, value, nil, limit)
+  if sent == false then return send_huge(self, job, huge.of_packed(code)) end
   if not sent and code ~= "NOT_FOUND" then
     fail(self, job, errors.new("INTERNAL", "the result cannot be sent: " .. text))
   end
@@ -133,7 +174,7 @@ end
 
 local on = {}
 
-on[REQUEST] = function(self, route, name, deadline_ms, id, ...)
+on[REQUEST] = function(self, route, name, deadline_ms, id, whole, ...)
   local method = self.methods[name]
   if not method then
     return refuse(self, route, "NOT_FOUND", ("service %s has no method %s"):format(self.service, name))
@@ -141,6 +182,7 @@ on[REQUEST] = function(self, route, name, deadline_ms, id, ...)
   local job = task.job(on_end, on_item)
   job.registration, job.route, job.method, job.entry, job.id = self, route, name, method, id
   job.origin, job.origin_serial = job, job.serial
+  job.whole = whole
   job.streamed, job.cancelled, job.blocked, job.burst = false, false, false, 0
   job.on_wait = on_wait
   if deadline_ms > 0 then job.deadline_ms = core.now_ms() + deadline_ms end
@@ -212,14 +254,17 @@ function M.register(fields, given)
   local engine
   engine, code, text = core.worker({
     address = given.address, service = self.service, about = about, credit = given.credit,
-    heartbeat_ms = math.ceil(given.heartbeat * 1000), liveness = given.liveness,
-    idle_ms = math.ceil(settings.STREAM_IDLE * 1000),
-    reconnect_ms = math.ceil(settings.RECONNECT * 1000),
-    reconnect_max_ms = math.ceil(settings.RECONNECT_MAX * 1000),
+    heartbeat_ms = to_ms(given.heartbeat), liveness = given.liveness, method = given.method,
+    dialect = given.dialect, mechanism = given.mechanism, user = given.user, password = given.password,
+    idle_ms = to_ms(given.stream_idle),
+    reconnect_ms = to_ms(given.reconnect),
+    reconnect_max_ms = to_ms(given.reconnect_max),
+    hwm = settings.ZMQ_HWM,
+    ipv6 = settings.ZMQ_IPV6 and 1 or 0,
   }, self)
   if not engine then return nil, errors.new(code, text) end
-  self.core, self.address = engine, given.address
-  core.busy_limit(math.ceil(settings.BUSY_LIMIT * 1000))
+  self.core, self.address, self.traceback = engine, given.address, given.traceback
+  core.busy_limit(to_ms(settings.BUSY_LIMIT))
   serving[self] = true
   return self
 end
@@ -306,6 +351,16 @@ local function start_method(self, job, fn, ...)
   task.resume(job, fn, self.object, ...)
 end
 
+-- A worker of RFC 7 serves one method.
+local function check_method(given, methods)
+  if (given.dialect == "mdp") ~= (given.method ~= nil) then
+    error("create_worker: the dialect mdp and the option 'method' go together", 4)
+  end
+  if given.method and not methods[given.method] then
+    error("create_worker: " .. options.unknown("method", given.method, methods), 4)
+  end
+end
+
 ---Makes a worker; gaterpc.Service:create_worker() is the usual way.
 ---@package
 ---@param class table
@@ -315,18 +370,22 @@ function M.new(class, service, given)
   pools = require "gaterpc.pool"
   given = options.check("create_worker", given, known, 3)
   settings.freeze("Worker")
-  local function pick(name, setting) return settings.pick(setting, given[name]) end
+  local function pick(name, setting) return settings.pick(setting, given[name], name) end
   local methods = interface.methods(class)
+  check_method(given, methods)
   local self = setmetatable({ service = service.name }, class)
   local own = pools.equip(self, given, 2)
   self[STATE] = {
     methods = pools.place(methods, self, service.name), pools = own,
     described = interface.describe(methods),
     description = service.description,
-    options = {
+    options = dialect.apply("create_worker", given, {
       address = pick("broker", "BACKEND"), credit = pick("credit", "WORKER_CREDIT"),
-      heartbeat = pick("heartbeat", "HEARTBEAT"), liveness = pick("liveness", "LIVENESS"),
-    },
+      heartbeat = pick("heartbeat", dialect.heartbeat(given.dialect)), liveness = pick("liveness", "LIVENESS"),
+      reconnect = pick("reconnect", "RECONNECT"), reconnect_max = pick("reconnect_max", "RECONNECT_MAX"),
+      stream_idle = pick("stream_idle", "STREAM_IDLE"), traceback = pick("traceback", "REMOTE_TRACEBACK"),
+      method = given.method,
+    }),
   }
   if self.init then self:init() end
   return self

@@ -6,7 +6,7 @@
 #include "engine/broker.h"
 #include "fuzz.h"
 
-enum { IDS = 4, CALLS = 8, ROUTES = 16, MAX_OUTS = 100000, MAX_LATER = 10000 };
+enum { IDS = 4, FOREIGN = 4, CALLS = 8, ROUTES = 16, MAX_OUTS = 100000, MAX_LATER = 10000 };
 
 struct world {
     gr_broker *broker;
@@ -15,6 +15,8 @@ struct world {
     uint32_t answered[GR_VIAS][IDS][CALLS];
     uint64_t routes[ROUTES]; /* the last ones that were given out */
     uint32_t route_count;
+    uint8_t caller[64], tag[64]; /* of the last request to a worker of an older dialect */
+    size_t caller_len, tag_len;
 };
 
 /* --- what is said ------------------------------------------------------------------------ */
@@ -97,6 +99,45 @@ static void say(struct world *world, struct input *in)
     deliver(world, via, addressed(build_msg(&envelope), via, id));
 }
 
+/* Peers of the older dialects have routing ids of their own, behind the others. */
+static void say_foreign(struct world *world, struct input *in)
+{
+    uint8_t who = take_byte(in);
+    enum gr_via via = who & 1 ? GR_VIA_FRONT : GR_VIA_BACK;
+    uint8_t id = IDS + who / 2 % FOREIGN;
+    uint8_t routing_id[2] = {(uint8_t)('0' + via), (uint8_t)('a' + id)};
+    gr_msg *msg = take_foreign_msg(in, gr_slice_of(routing_id, sizeof(routing_id)),
+                                   gr_slice_of(world->caller, world->caller_len),
+                                   gr_slice_of(world->tag, world->tag_len));
+    deliver(world, via, addressed(msg, via, id));
+}
+
+static void keep(gr_slice frame, uint8_t out[64], size_t *len)
+{
+    *len = frame.len < 64 ? frame.len : 64;
+    if (*len > 0)
+        memcpy(out, frame.data, *len);
+}
+
+/* Any dialect, but one that its leg has. */
+static void check_foreign(struct world *world, enum gr_via via, const gr_msg *msg)
+{
+    enum gr_leg leg = via == GR_VIA_FRONT ? GR_BROKER_TO_CLIENT : GR_BROKER_TO_WORKER;
+    const gr_dialect *const dialects[] = {&gr_dialect_gh1, &gr_dialect_gate01, &gr_dialect_gate02,
+                                          &gr_dialect_mdp};
+    gr_buf scratch = {0};
+    gr_envelope got;
+    bool known = false;
+    for (int i = 0; i < 4; i++)
+        known = known || dialects[i]->parse(msg, 1, leg, &scratch, &got) == 0;
+    CHECK(known);
+    gr_buf_clear(&scratch);
+    if (via == GR_VIA_BACK && gr_msg_len(msg) > 7) {
+        keep(gr_msg_frame(msg, 4), world->caller, &world->caller_len);
+        keep(gr_msg_frame(msg, 6), world->tag, &world->tag_len);
+    }
+}
+
 static void say_anything(struct world *world, struct input *in)
 {
     uint8_t who = take_byte(in);
@@ -116,6 +157,7 @@ static void check_front(struct world *world, enum gr_via via, uint8_t id, const 
         CHECK(world->answered[via][id][got->id] <= world->asked[via][id][got->id]);
         break;
     case GR_ITEM:
+    case GR_CHUNK:
         CHECK(world->answered[via][id][got->id] < world->asked[via][id][got->id]);
         break;
     default:
@@ -155,13 +197,18 @@ static void pump(struct world *world, uint32_t luck)
         CHECK(++outs < MAX_OUTS);
         gr_slice to = gr_msg_frame(msg, 0);
         CHECK(to.len == 2 && to.data[0] == '0' + via && to.data[1] >= 'a' &&
-              to.data[1] < 'a' + IDS);
+              to.data[1] < 'a' + IDS + FOREIGN);
         CHECK(gr_broker_find_peer(world->broker, via, msg) != NULL);
         uint8_t id = to.data[1] - 'a';
         luck = luck >> 2 | luck << 30;
         if ((luck & 3) == 3) {
             gr_broker_stalled(world->broker, &msg, world->now_ms);
             CHECK(msg == NULL);
+            continue;
+        }
+        if (to.data[1] >= 'a' + IDS) {
+            check_foreign(world, via, msg);
+            gr_msg_destroy(&msg);
             continue;
         }
         gr_envelope got = check_out(msg, 1);
@@ -197,12 +244,11 @@ static void check_stats(const struct world *world)
 {
     gr_broker_stats stats;
     gr_broker_get_stats(world->broker, &stats);
-    CHECK(stats.peers <= GR_VIAS * IDS);
-    CHECK(stats.workers <= 2 * IDS);
+    CHECK(stats.peers <= GR_VIAS * (IDS + FOREIGN));
+    CHECK(stats.workers <= 2 * (IDS + FOREIGN));
     CHECK(stats.calls == gr_broker_open_calls(world->broker));
     CHECK(stats.waiting <= stats.calls);
     CHECK(stats.calls <= stats.requests);
-    CHECK(stats.calls <= 2 * IDS * CALLS);
 }
 
 static void step(struct world *world, struct input *in)
@@ -224,6 +270,11 @@ static void step(struct world *world, struct input *in)
         break;
     case 12:
         say_anything(world, in);
+        break;
+    case 5:
+    case 6:
+    case 7:
+        say_foreign(world, in);
         break;
     case 13:
         id[1] = (uint8_t)('a' + take_byte(in) % IDS);

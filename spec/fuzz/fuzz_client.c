@@ -32,6 +32,7 @@ static void check_events(struct world *world)
         CHECK(event.id <= world->last_id);
         switch (event.type) {
         case GR_CLIENT_ITEM:
+        case GR_CLIENT_CHUNK:
         case GR_CLIENT_END:
             CHECK(event.msg != NULL);
             call->items += event.count;
@@ -53,7 +54,7 @@ static void check_events(struct world *world)
         }
         if (event.id != 0) {
             CHECK(call->open);
-            call->open = event.type == GR_CLIENT_ITEM;
+            call->open = event.type == GR_CLIENT_ITEM || event.type == GR_CLIENT_CHUNK;
             world->open -= !call->open;
         }
         gr_msg_destroy(&event.msg);

@@ -21,7 +21,7 @@ static gr_buf pack(lua_State *L)
 static void check_value(lua_State *L, gr_slice bytes)
 {
     size_t used = 0;
-    int rc = gr_lua_unpack(L, bytes, &used);
+    int rc = gr_lua_unpack(L, bytes, &used, NULL);
     CHECK(rc == 0 || rc == GR_EINVAL || rc == GR_EEXHAUSTED);
     CHECK(lua_gettop(L) == (rc == 0 ? 1 : 0));
     if (rc < 0)
@@ -31,7 +31,7 @@ static void check_value(lua_State *L, gr_slice bytes)
     CHECK(gr_mp_skip(&reader) == 0 && (size_t)(reader.at - bytes.data) == used);
     gr_buf once = pack(L);
     lua_settop(L, 0);
-    CHECK(gr_lua_unpack(L, gr_buf_slice(&once), &used) == 0);
+    CHECK(gr_lua_unpack(L, gr_buf_slice(&once), &used, NULL) == 0);
     CHECK(used == once.len);
     gr_buf twice = pack(L);
     CHECK(once.len == twice.len); /* the order of a map's keys may differ */
@@ -42,7 +42,7 @@ static void check_value(lua_State *L, gr_slice bytes)
 
 static void check_args(lua_State *L, gr_slice payload, uint32_t split)
 {
-    int n = gr_lua_unpack_args(L, payload, split);
+    int n = gr_lua_unpack_args(L, payload, split, NULL);
     CHECK(n >= 0 || n == GR_EINVAL || n == GR_EEXHAUSTED);
     CHECK(lua_gettop(L) == (n >= 0 ? n : 0));
     if (n < 0)
@@ -54,7 +54,7 @@ static void check_args(lua_State *L, gr_slice payload, uint32_t split)
     CHECK(rc == 0);
     CHECK(lua_gettop(L) == n && new_split <= out.len);
     lua_settop(L, 0);
-    CHECK(gr_lua_unpack_args(L, gr_buf_slice(&out), new_split) == n);
+    CHECK(gr_lua_unpack_args(L, gr_buf_slice(&out), new_split, NULL) == n);
     gr_buf_clear(&out);
     lua_settop(L, 0);
 }

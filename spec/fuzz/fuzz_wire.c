@@ -39,7 +39,7 @@ static void check_rebuilt(const gr_envelope *envelope)
 {
     gr_envelope again;
     gr_msg *msg = build_msg(envelope);
-    CHECK(gr_dialect_gh1.parse(msg, 0, &again) == 0);
+    CHECK(gr_dialect_gh1.parse(msg, 0, GR_CLIENT_TO_BROKER, NULL, &again) == 0);
     check_same_body(envelope, &again);
     check_same_address(envelope, &again);
     CHECK(!!(again.flags & GR_FLAG_DETACHED) == (again.payload.len > BIGGEST_INLINE));
@@ -54,11 +54,11 @@ static void check_readdressed(gr_msg *msg, size_t first, const gr_envelope *enve
     gr_msg *copy = NULL;
     if (shared)
         CHECK(gr_msg_copy(msg, &copy) == 0);
-    CHECK(gr_dialect_gh1.readdress(msg, first, &hop) == 0);
-    CHECK(gr_dialect_gh1.parse(msg, first, &again) == 0);
+    CHECK(gr_gh1_readdress(msg, first, &hop) == 0);
+    CHECK(gr_dialect_gh1.parse(msg, first, GR_CLIENT_TO_BROKER, NULL, &again) == 0);
     check_same_address(&hop, &again);
     if (shared) { /* the other one has not changed */
-        CHECK(gr_dialect_gh1.parse(copy, first, &again) == 0);
+        CHECK(gr_dialect_gh1.parse(copy, first, GR_CLIENT_TO_BROKER, NULL, &again) == 0);
         check_same_address(envelope, &again);
     }
     gr_msg_destroy(&copy);
@@ -71,9 +71,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool shared = take_byte(&in) & 1;
     gr_msg *msg = take_msg(&in);
     gr_envelope envelope;
-    int rc = gr_dialect_gh1.parse(msg, first, &envelope);
+    int rc = gr_dialect_gh1.parse(msg, first, GR_CLIENT_TO_BROKER, NULL, &envelope);
     CHECK(rc == 0 || rc == GR_EINVAL);
-    CHECK(gr_wire_recognise(msg, first) == (rc == 0 ? &gr_dialect_gh1 : NULL));
+    CHECK(rc < 0 || gr_dialect_gh1.recognise(msg, first, GR_CLIENT_TO_BROKER));
     if (rc == 0) {
         check_within(msg, first, envelope.service);
         check_within(msg, first, envelope.method);

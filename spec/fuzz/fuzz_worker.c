@@ -139,7 +139,7 @@ static void finish(struct world *world, struct input *in, int how)
     int rc = how == 0 ? gr_worker_reply(world->worker, route, 200, &payload, world->now_ms)
              : how == 1
                  ? gr_worker_error(world->worker, route, GR_EINTERNAL, &payload, world->now_ms)
-                 : gr_worker_end(world->worker, route, world->now_ms);
+                 : gr_worker_end(world->worker, route, gr_slice_of(NULL, 0), world->now_ms);
     CHECK(rc == (call->open ? 0 : GR_ENOTFOUND));
     gr_buf_clear(&payload);
     if (call->open)

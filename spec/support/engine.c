@@ -195,7 +195,7 @@ static uint8_t get_type(struct fields *self)
     return (uint8_t)type;
 }
 
-/* [-0, +3] The values that the envelope's slices point into. */
+/* [-0, +9] The values that the envelope's slices point into. */
 static gr_envelope check_envelope(lua_State *L, int index, bool *take)
 {
     struct fields fields = read_fields(L, index);
@@ -211,7 +211,16 @@ static gr_envelope check_envelope(lua_State *L, int index, bool *take)
         .split = (uint32_t)get_integer(&fields, "split"),
         .count = (uint32_t)get_integer(&fields, "count"),
     };
+    envelope.seed = get_integer(&fields, "seed");
     *take = get_bool(&fields, "take");
+    envelope.in_stream = get_bool(&fields, "in_stream");
+    envelope.bulk = get_bool(&fields, "bulk");
+    envelope.tag = get_slice(&fields, "tag");
+    envelope.caller = get_slice(&fields, "caller");
+    envelope.sender = get_slice(&fields, "sender");
+    envelope.credentials.mechanism = get_slice(&fields, "mechanism");
+    envelope.credentials.user = get_slice(&fields, "user");
+    envelope.credentials.password = get_slice(&fields, "password");
     envelope.service = get_slice(&fields, "service");
     envelope.method = get_slice(&fields, "method");
     envelope.payload = get_slice(&fields, "payload");
@@ -236,33 +245,94 @@ static void push_envelope(lua_State *L, const gr_envelope *envelope)
     set_slice(L, "service", envelope->service);
     set_slice(L, "method", envelope->method);
     set_slice(L, "payload", envelope->payload);
+    if (envelope->tag.len == 0 && envelope->caller.len == 0 && envelope->sender.len == 0 &&
+        envelope->credentials.mechanism.len == 0)
+        return;
+    set_slice(L, "tag", envelope->tag);
+    set_slice(L, "caller", envelope->caller);
+    set_slice(L, "sender", envelope->sender);
+    set_slice(L, "mechanism", envelope->credentials.mechanism);
+    set_slice(L, "user", envelope->credentials.user);
+    set_slice(L, "password", envelope->credentials.password);
+    set_integer(L, "seed", envelope->seed);
+    lua_pushboolean(L, envelope->in_stream);
+    lua_setfield(L, -2, "in_stream");
+    lua_pushboolean(L, envelope->bulk);
+    lua_setfield(L, -2, "bulk");
 }
 
 /* --- the codec --------------------------------------------------------------------------- */
 
-static int
-f_build(lua_State *L) /* engine.build(envelope) -> frames...; take: the payload is given away */
+static const char *const legs[] = {"client_to_broker", "broker_to_client", "worker_to_broker",
+                                   "broker_to_worker", NULL};
+
+static const gr_dialect *check_dialect(lua_State *L, int index)
+{
+    const gr_dialect *dialect = gr_wire_dialect(luaL_checkstring(L, index));
+    luaL_argcheck(L, dialect != NULL, index, "there is no such dialect");
+    return dialect;
+}
+
+static enum gr_leg check_leg(lua_State *L, int index)
+{
+    return (enum gr_leg)luaL_checkoption(L, index, NULL, legs);
+}
+
+static int build(lua_State *L, const gr_dialect *dialect, enum gr_leg leg, int index)
 {
     bool take;
-    gr_envelope envelope = check_envelope(L, 1, &take);
+    gr_envelope envelope = check_envelope(L, index, &take);
     gr_buf payload = {0};
     gr_msg *msg;
     if (take && gr_buf_append(&payload, envelope.payload.data, envelope.payload.len) < 0)
         return luaL_error(L, "out of memory");
-    int rc = gr_dialect_gh1.build(&envelope, take ? &payload : NULL, &msg);
+    int rc = dialect->build(&envelope, leg, take ? &payload : NULL, &msg);
     gr_buf_clear(&payload);
-    return rc < 0 ? fail(L, rc) : push_frames_of(L, msg);
+    return rc < 0 ? fail(L, rc) : msg == NULL ? 0 : push_frames_of(L, msg);
 }
 
-static int f_parse(lua_State *L) /* engine.parse(frames...) -> envelope | nil, code */
+static int
+f_build(lua_State *L) /* engine.build(envelope) -> frames...; take: the payload is given away */
 {
-    gr_msg *msg = check_msg(L, 1, lua_gettop(L));
-    gr_envelope envelope;
-    int rc = gr_dialect_gh1.parse(msg, 0, &envelope);
+    return build(L, &gr_dialect_gh1, GR_CLIENT_TO_BROKER, 1);
+}
+
+static int f_build_as(lua_State *L)
+/* engine.build_as(dialect, leg, envelope) -> frames... | nil, code | nothing: no word for it */
+{
+    const gr_dialect *dialect = check_dialect(L, 1);
+    return build(L, dialect, check_leg(L, 2), 3);
+}
+
+static int parse(lua_State *L, const gr_dialect *dialect, enum gr_leg leg, gr_msg *msg,
+                 size_t first)
+{
+    gr_envelope envelope = {0};
+    gr_buf scratch = {0};
+    int rc = dialect->parse(msg, first, leg, &scratch, &envelope);
     if (rc == 0)
         push_envelope(L, &envelope);
     gr_msg_destroy(&msg);
-    return rc < 0 ? fail(L, rc) : 1;
+    gr_buf_clear(&scratch);
+    if (rc == 0)
+        return 1;
+    fail(L, rc);
+    lua_pushstring(L, envelope.why);
+    return 3;
+}
+
+static int f_parse(lua_State *L) /* engine.parse(frames...) -> envelope | nil, code, why */
+{
+    return parse(L, &gr_dialect_gh1, GR_CLIENT_TO_BROKER, check_msg(L, 1, lua_gettop(L)), 0);
+}
+
+static int f_parse_as(lua_State *L)
+/* engine.parse_as(dialect, leg, routing_id or nil, frames...) -> envelope | nil, code, why */
+{
+    const gr_dialect *dialect = check_dialect(L, 1);
+    enum gr_leg leg = check_leg(L, 2);
+    bool routed = !lua_isnil(L, 3);
+    return parse(L, dialect, leg, check_msg(L, routed ? 3 : 4, lua_gettop(L)), routed);
 }
 
 static int f_readdress(lua_State *L) /* engine.readdress(envelope, frames...) -> frames... */
@@ -271,20 +341,38 @@ static int f_readdress(lua_State *L) /* engine.readdress(envelope, frames...) ->
     bool take;
     gr_envelope envelope = check_envelope(L, 1, &take);
     gr_msg *msg = check_msg(L, 2, last);
-    int rc = gr_dialect_gh1.readdress(msg, 0, &envelope);
+    int rc = gr_gh1_readdress(msg, 0, &envelope);
     if (rc == 0)
         return push_frames_of(L, msg);
     gr_msg_destroy(&msg);
     return fail(L, rc);
 }
 
-static int f_recognise(lua_State *L) /* engine.recognise(frames...) -> name | nil */
+static int f_recognise(lua_State *L)
+/* engine.recognise(leg, routing_id, frames...) -> name | nil */
 {
-    gr_msg *msg = check_msg(L, 1, lua_gettop(L));
-    const gr_dialect *dialect = gr_wire_recognise(msg, 0);
+    enum gr_leg leg = check_leg(L, 1);
+    gr_msg *msg = check_msg(L, 2, lua_gettop(L));
+    const gr_dialect *dialect = gr_wire_recognise(msg, 1, leg);
     lua_pushstring(L, dialect != NULL ? dialect->name : NULL);
     gr_msg_destroy(&msg);
     return 1;
+}
+
+static int f_tag(lua_State *L) /* engine.tag(number, seed) -> 16 bytes */
+{
+    uint8_t tag[GR_TAG_LEN];
+    gr_tag_put(tag, (uint64_t)luaL_checkinteger(L, 1), (uint64_t)luaL_checkinteger(L, 2));
+    lua_pushlstring(L, (const char *)tag, sizeof(tag));
+    return 1;
+}
+
+static int f_read_tag(lua_State *L) /* engine.read_tag(tag) -> number, seed */
+{
+    gr_slice tag = check_slice(L, 1);
+    lua_pushinteger(L, (lua_Integer)gr_tag_number(tag));
+    lua_pushinteger(L, (lua_Integer)gr_tag_seed(tag));
+    return 2;
 }
 
 static int f_is_name(lua_State *L)
@@ -377,6 +465,10 @@ static int f_broker(lua_State *L) /* engine.broker{fields of gr_broker_options} 
         .max_peers = (uint32_t)get_integer(&fields, "max_peers"),
         .max_calls = (uint32_t)get_integer(&fields, "max_calls"),
         .idle_ms = (uint32_t)get_integer(&fields, "idle_ms"),
+        .call_ms = (uint32_t)get_integer(&fields, "call_ms"),
+        .gate01_ms = (uint32_t)get_integer(&fields, "gate01_ms"),
+        .gate02_ms = (uint32_t)get_integer(&fields, "gate02_ms"),
+        .mdp_ms = (uint32_t)get_integer(&fields, "mdp_ms"),
     };
     check_fields(&fields);
     struct broker_box *box = lua_newuserdatauv(L, sizeof(*box), 0);
@@ -483,6 +575,20 @@ static int broker_open_calls(lua_State *L)
     return 1;
 }
 
+static int broker_add_user(lua_State *L) /* broker:add_user(name, password) -> true | nil, code */
+{
+    struct broker_box *box = check_broker(L);
+    return done(L, gr_broker_add_user(box->engine, check_slice(L, 2), check_slice(L, 3)));
+}
+
+static int broker_fault(lua_State *L) /* broker:fault() -> text: the last malformed message */
+{
+    char text[200];
+    gr_broker_last_malformed(check_broker(L)->engine, text, sizeof(text));
+    lua_pushstring(L, text);
+    return 1;
+}
+
 static int broker_stats(lua_State *L) /* broker:stats() -> the fields of gr_broker_stats */
 {
     gr_broker_stats stats;
@@ -492,6 +598,8 @@ static int broker_stats(lua_State *L) /* broker:stats() -> the fields of gr_brok
     set_integer(L, "answers", stats.answers);
     set_integer(L, "items", stats.items);
     set_integer(L, "late", stats.late);
+    set_integer(L, "refused", stats.refused);
+    set_integer(L, "cut", stats.cut);
     set_integer(L, "malformed", stats.malformed);
     set_integer(L, "redispatch", stats.redispatch);
     set_integer(L, "lost", stats.lost);
@@ -534,6 +642,14 @@ static struct box *check_either(lua_State *L)
 {
     struct box *box = luaL_testudata(L, 1, WORKER);
     return check_open(L, box != NULL ? box : luaL_checkudata(L, 1, CLIENT));
+}
+
+static int m_routing_id(lua_State *L) /* it:routing_id() -> string: of the next connection */
+{
+    struct box *box = check_either(L);
+    gr_slice id = box->ops->routing_id(box->engine.any);
+    lua_pushlstring(L, id.len > 0 ? (const char *)id.data : "", id.len);
+    return 1;
 }
 
 static int m_connected(lua_State *L)
@@ -629,6 +745,19 @@ static gr_worker *check_worker(lua_State *L)
     return check_open(L, luaL_checkudata(L, 1, WORKER))->engine.worker;
 }
 
+/* [-0, +4] dialect, seed, mechanism, user, password, as gr_foreign_options has them. */
+static gr_foreign_options get_foreign(struct fields *fields)
+{
+    gr_foreign_options foreign = {.seed = get_integer(fields, "seed")};
+    gr_slice name = get_slice(fields, "dialect");
+    if (name.len > 0)
+        foreign.dialect = check_dialect(fields->L, -1);
+    foreign.credentials.mechanism = get_slice(fields, "mechanism");
+    foreign.credentials.user = get_slice(fields, "user");
+    foreign.credentials.password = get_slice(fields, "password");
+    return foreign;
+}
+
 static int f_worker(lua_State *L) /* engine.worker{fields of gr_worker_options} | nil, code */
 {
     struct fields fields = read_fields(L, 1);
@@ -641,6 +770,8 @@ static int f_worker(lua_State *L) /* engine.worker{fields of gr_worker_options} 
     };
     options.service = get_slice(&fields, "service");
     options.about = get_slice(&fields, "about");
+    options.method = get_slice(&fields, "method");
+    options.foreign = get_foreign(&fields);
     check_fields(&fields);
     struct box *box = new_box(L, WORKER, &gr_worker_ops);
     int rc = gr_worker_new(&box->engine.worker, &options);
@@ -678,6 +809,19 @@ static int worker_error(lua_State *L) /* worker:error(route, code, payload) -> t
     return done(L, rc);
 }
 
+static int
+worker_chunk(lua_State *L) /* worker:chunk(route, codec, raw, bytes) -> more | nil, code */
+{
+    gr_worker *worker = check_worker(L);
+    uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
+    int rc = gr_worker_chunk(worker, route, check_slice(L, 3), lua_toboolean(L, 4),
+                             check_slice(L, 5), now_ms);
+    if (rc < 0)
+        return fail(L, rc);
+    lua_pushboolean(L, rc);
+    return 1;
+}
+
 static int worker_item(lua_State *L) /* worker:item(route, bytes) -> more | nil, code */
 {
     gr_worker *worker = check_worker(L);
@@ -696,11 +840,14 @@ static int worker_flush(lua_State *L) /* worker:flush(route) */
     return 0;
 }
 
-static int
-worker_finish(lua_State *L) /* worker:finish(route) -> true | nil, code; gr_worker_end() */
+static int worker_finish(
+    lua_State *L) /* worker:finish(route[, digest]) -> true | nil, code; gr_worker_end() */
 {
     gr_worker *worker = check_worker(L);
-    return done(L, gr_worker_end(worker, (uint64_t)luaL_checkinteger(L, 2), now_ms));
+    size_t len;
+    const char *digest = luaL_optlstring(L, 3, "", &len);
+    return done(L, gr_worker_end(worker, (uint64_t)luaL_checkinteger(L, 2),
+                                 gr_slice_of(digest, len), now_ms));
 }
 
 static int worker_nested(lua_State *L) /* worker:nested(count) */
@@ -795,6 +942,7 @@ static int f_client(lua_State *L) /* engine.client{fields of gr_client_options} 
         .max_calls = (uint32_t)get_integer(&fields, "max_calls"),
         .local = get_bool(&fields, "local"),
     };
+    options.foreign = get_foreign(&fields);
     check_fields(&fields);
     struct box *box = new_box(L, CLIENT, &gr_client_ops);
     int rc = gr_client_new(&box->engine.client, &options);
@@ -859,6 +1007,7 @@ static int client_next_event(lua_State *L) /* client:next_event() -> {type =, ..
     static const char *const names[] = {
         [GR_CLIENT_REPLY] = "REPLY",   [GR_CLIENT_ITEM] = "ITEM", [GR_CLIENT_END] = "END",
         [GR_CLIENT_FAILED] = "FAILED", [GR_CLIENT_UP] = "UP",     [GR_CLIENT_DOWN] = "DOWN",
+        [GR_CLIENT_CHUNK] = "CHUNK",
     };
     struct box *box = check_open(L, luaL_checkudata(L, 1, CLIENT));
     gr_client_event event;
@@ -939,20 +1088,36 @@ int luaopen_engine(lua_State *L)
         {"local_gone", broker_local_gone}, {"tick", broker_tick},
         {"next_due", broker_next_due},     {"drain", broker_drain},
         {"leave", broker_leave},           {"open_calls", broker_open_calls},
-        {"stats", broker_stats},           {NULL, NULL},
+        {"stats", broker_stats},           {"add_user", broker_add_user},
+        {"fault", broker_fault},           {NULL, NULL},
     };
     static const luaL_Reg either[] = {
-        {"connected", m_connected}, {"disconnected", m_disconnected},
-        {"receive", m_receive},     {"tick", m_tick},
-        {"next_due", m_next_due},   {"next_out", m_next_out},
-        {"events", m_events},       {"take_reconnect", m_take_reconnect},
-        {"is_busy", m_is_busy},     {NULL, NULL},
+        {"routing_id", m_routing_id},
+        {"connected", m_connected},
+        {"disconnected", m_disconnected},
+        {"receive", m_receive},
+        {"tick", m_tick},
+        {"next_due", m_next_due},
+        {"next_out", m_next_out},
+        {"events", m_events},
+        {"take_reconnect", m_take_reconnect},
+        {"is_busy", m_is_busy},
+        {NULL, NULL},
     };
     static const luaL_Reg worker[] = {
-        {"reply", worker_reply},           {"error", worker_error},   {"item", worker_item},
-        {"flush", worker_flush},           {"drain", worker_drain},   {"finish", worker_finish},
-        {"leave", worker_leave},           {"stats", worker_stats},   {"is_up", worker_is_up},
-        {"next_event", worker_next_event}, {"nested", worker_nested}, {NULL, NULL},
+        {"reply", worker_reply},
+        {"error", worker_error},
+        {"item", worker_item},
+        {"chunk", worker_chunk},
+        {"flush", worker_flush},
+        {"drain", worker_drain},
+        {"finish", worker_finish},
+        {"leave", worker_leave},
+        {"stats", worker_stats},
+        {"is_up", worker_is_up},
+        {"next_event", worker_next_event},
+        {"nested", worker_nested},
+        {NULL, NULL},
     };
     static const luaL_Reg client[] = {
         {"call", client_call},
@@ -968,6 +1133,10 @@ int luaopen_engine(lua_State *L)
         {"at", f_at},
         {"now", f_now},
         {"build", f_build},
+        {"build_as", f_build_as},
+        {"parse_as", f_parse_as},
+        {"tag", f_tag},
+        {"read_tag", f_read_tag},
         {"parse", f_parse},
         {"readdress", f_readdress},
         {"recognise", f_recognise},

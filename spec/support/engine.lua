@@ -34,15 +34,27 @@ function M.read(...)
 end
 
 ---Everything that an engine of a worker or client wants to send.
-function M.outs(it)
+---@param read? fun(...: string): table  makes a table of a message's frames; default: M.read
+function M.outs(it, read)
+  read = read or M.read
   local outs = {}
   local function add(...)
     if ... == nil then return false end
-    outs[#outs + 1] = M.read(...)
+    outs[#outs + 1] = read(...)
     return true
   end
   while add(it:next_out()) do end -- luacheck: ignore 542
   return outs
+end
+
+---Calls fn(via, id, frames...) for everything that a broker wants to send.
+function M.each_out(broker, fn)
+  local function take(via, id, ...)
+    if not via then return false end
+    fn(via, id, ...)
+    return true
+  end
+  while take(broker:next_out()) do end -- luacheck: ignore 542
 end
 
 ---All events that wait.
@@ -94,8 +106,7 @@ end
 ---Lets the broker send what it has to, into the boxes of the peers. Those in bench.stalled, by key, do not
 ---read.
 function bench:pump()
-  local function sort(via, id, ...)
-    if not via then return false end
+  M.each_out(self.broker, function(via, id, ...)
     local key = via .. " " .. id
     if self.stalled[key] then
       self.broker:stalled()
@@ -104,9 +115,7 @@ function bench:pump()
       self.boxes[key] = box
       box[#box + 1] = M.read(...)
     end
-    return true
-  end
-  while sort(self.broker:next_out()) do end -- luacheck: ignore 542
+  end)
 end
 
 ---Makes it `ms` and lets the broker tick.

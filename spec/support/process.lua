@@ -60,6 +60,14 @@ function M.file(name, text)
   return path
 end
 
+---The text of a file.
+---@param path string
+---@return string
+function M.read(path)
+  local file <close> = assert(io.open(path))
+  return file:read "a"
+end
+
 ---A free ipc address.
 ---@param name string
 function M.ipc(name)

@@ -70,6 +70,12 @@ describe("a method that does not let go", function()
     return times
   end
 
+  it("keeps its worker registered also right after the start", function()
+    local young = process.worker("Young", BUSY, back, { heartbeat = 0.1 })
+    assert.equal("spun", client.Young.spin(0.6))
+    assert.equal(0, young:count_log "lost its broker")
+  end)
+
   it("keeps its worker registered, and what was sent meanwhile is answered [limit 120]", function()
     local began = core.now()
     local caller = start("spin", SPIN)

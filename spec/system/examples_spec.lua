@@ -42,6 +42,14 @@ expected["quickstart.lua"] = function(file)
     methods)
 end
 
+expected["huge.lua"] = function(file)
+  assert.equal("3000000\n98894\tline 10000\n1000000\n", output_of(file))
+end
+
+expected["python.lua"] = function(file)
+  assert.equal("gate01\t6\ngate02\t6\n", output_of(file))
+end
+
 expected["client.lua"] = function(file)
   local broker, service, front = start_kv()
   assert.equal([[
@@ -78,8 +86,39 @@ expected["nested.lua"] = function(file)
   assert.equal("3 bottles, some s left\n2 bottles, some s left\n1 bottle, some s left\n", text)
 end
 
+expected["logging.lua"] = function(file)
+  local host = process.host("examples/" .. file)
+  assert.equal(0, host:wait_exit(10), host.err)
+  assert.equal([[
+{"level":"debug","logger":"shop.orders","message":"ann asks for tea"}
+{"level":"info","logger":"shop.orders","message":"ordered","fields":{"auth":{"token":"***"},"user":"ann","what":"tea"}}
+{"level":"debug","logger":"shop.orders","message":"bob\n2026 ERROR forged asks for nothing"}
+{"level":"warning","logger":"shop.orders","message":"a strange order",]]
+    .. [["fields":{"list":[],"user":"bob\n2026 ERROR forged"}}]] .. "\n" .. [[
+{"level":"info","logger":"shop.orders","message":"ordered",]]
+    .. [["fields":{"auth":{"token":"***"},"user":"bob\n2026 ERROR forged","what":"nothing"}}]] .. "\n", host.out)
+  assert.truthy(host.err:find('^%S+ WARNING shop.orders a strange order list=%[%] user="bob\\n2026 ERROR forged"\n$'))
+end
+
+expected["hooks.lua"] = function(file)
+  assert.equal([[
+an object:   	(1.5, 2)
+a file:      	a file
+a timestamp: 	1970-01-01T00:00:00.000000000Z
+a hook fails:	INVALID_ARGUMENT: the arguments cannot be unpacked: unpack_object_hook at argument 1: too cold ]]
+    .. "[Plane.heat]\n", output_of(file))
+end
+
 expected["luv.lua"] = function(file)
   assert.equal("#!/USR/BIN/ENV GATERPC-HOS\n", output_of(file))
+end
+
+expected["codec.lua"] = function(file)
+  assert.equal([[
+in pieces:	true	1024	true	true
+a bomb:	nil	RESOURCE_EXHAUSTED: gzip: it inflates to more than the 1048576 bytes that are allowed
+one's own:	uryyb	hello
+]], output_of(file))
 end
 
 expected["tasks.lua"] = function(file)
@@ -106,8 +145,52 @@ nothing left	nil	DEADLINE_EXCEEDED: the queue is empty
 ]], output_of(file))
 end
 
+local function read_file(name)
+  local file <close> = assert(io.open(name))
+  return file:read "a"
+end
+
+expected["settings.lua"] = function(file)
+  assert.equal([[
+DEFAULT_SERVICE	Clock	settings_file.lua:8
+HEARTBEAT	0.25	settings.lua:8
+LIVENESS	5	settings.lua:8
+STREAM_IDLE	120.0	settings_file.lua:5
+WORKER_CREDIT	256	settings_file.lua:7
+QUEUE_MAXBYTES	67108864	settings_file.lua:6
+a call of the default service	number
+a Majordomo exists already
+]], output_of(file))
+end
+
+-- For any script.
+expected["settings_file.lua"] = function(file)
+  local host = process.command { "--settings", "examples/" .. file, "-e",
+    "print(require('gaterpc').Settings.HEARTBEAT)" }
+  assert.equal(0, host:wait_exit(), host.err)
+  assert.equal("0.5\n", host.out)
+end
+
+
+expected["pipeline.lua"] = function(file)
+  assert.equal([[
+nothing yet	nil	DEADLINE_EXCEEDED: the key was not set within 0 s
+1	1
+2	4
+3	9
+4	16
+5	25
+6	36
+all done	0	0	semaphore with 2 of 2 permits free
+]], output_of(file))
+end
+
 describe("the examples", function()
   after_each(process.finish)
+
+  it("are in the manual pages as they are", function()
+    assert.truthy(read_file("docs/logging.md"):find("```lua\n" .. read_file("examples/logging.lua") .. "```", 1, true))
+  end)
 
   for file in uv.fs_scandir_next, assert(uv.fs_scandir "examples") do
     it(("%s does what it says"):format(file), function()

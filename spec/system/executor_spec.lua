@@ -88,7 +88,7 @@ describe("methods in executors", function()
       for i in S["count_" .. kind](100) do sum = sum + i end
       assert.equal(5050, sum)
       assert.is_nil(S["count_" .. kind](0):next())
-      assert.is_nil(S.run(kind, "os.getenv", "GATERPC_NO_SUCH_NAME")) -- and no stream
+      assert.is_nil(S.run(kind, "os.getenv", "NO_SUCH_VARIABLE")) -- and no stream
       local _, err = client:try("S", "fail_" .. kind)
       assert.equal("INTERNAL", err.code)
       assert.truthy(err.message:find "self.store is not available in an executor")
@@ -393,7 +393,7 @@ describe("in one process with broker and client", function()
     assert.same({ "Gate", "double", 42 }, client.Gate.double(21))
     assert.equal(400, shared:stats().submitted)
     assert.is_nil(client.S.count(0):next())
-    assert.is_nil(shared:run("os.getenv", "GATERPC_NO_SUCH_NAME")) -- and no stream, as the job before it
+    assert.is_nil(shared:run("os.getenv", "NO_SUCH_VARIABLE")) -- and no stream, as the job before it
     client:close()
     worker:close()
     broker:close()

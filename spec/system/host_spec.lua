@@ -32,6 +32,12 @@ describe("gaterpc-host", function()
     assert.equal("piped\n", output_of({}, { stdin = "print 'piped'" }))
   end)
 
+  it("says what is wrong with a script from standard input", function()
+    local host = process.command({ "-" }, { stdin = "x x" })
+    assert.equal(1, host:wait_exit())
+    assert.equal("gaterpc-host: stdin:1: syntax error near 'x'\n", host.err)
+  end)
+
   it("ends its options at --", function()
     local path = process.file("-odd.lua", "print 'odd'")
     assert.equal("odd\n", output_of({ "--", "-odd.lua" }, { cwd = path:match "^(.*)/" }))

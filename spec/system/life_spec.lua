@@ -103,9 +103,17 @@ describe("life and death:", function()
       local client = connect(front)
       local gets, stop_gets = load_with(client, "get", 50)
       local puts, stop_puts = load_with(client, "put", 50)
+      local lost = 0 -- of calls that both workers surely have when one is killed
+      for _ = 1, 8 do
+        callers[#callers + 1] = task.spawn(function()
+          local _, err = client:try("L", "hold", process.limit(30))
+          if err and err.code == "WORKER_LOST" then lost = lost + 1 end
+        end)
+      end
       process.eventually(function() return (gets.OK or 0) > 100 and (puts.OK or 0) > 100 end, "some load")
       victim:kill "sigkill"
       victim:wait_exit()
+      process.eventually(function() return lost > 0 end, "the loss of a call")
       local before_gets, before_puts = gets.OK, puts.OK
       process.eventually(function()
         return gets.OK > before_gets + 100 and puts.OK > before_puts + 100
@@ -115,7 +123,7 @@ describe("life and death:", function()
       assert.is_true(longest < process.limit(2))
       outcome, longest = stop_puts()
       only(outcome, "WORKER_LOST")
-      assert.is_true(outcome.WORKER_LOST > 0 and outcome.WORKER_LOST <= 50)
+      assert.is_true((outcome.WORKER_LOST or 0) <= 50)
       assert.is_true(longest < process.limit(2))
     end)
 
@@ -226,6 +234,23 @@ describe("life and death:", function()
     end, "a refusal")
     assert.equal("held", held:join())
     assert.equal(0, broker:wait_exit())
+  end)
+
+  it("what a broker says as it leaves is heard, though its connection ends at once [limit 60]", function()
+    for _ = 1, 20 do
+      local broker, front, back = process.broker("ipc", BEAT)
+      local worker = start_worker("one", back)
+      local client = connect(front)
+      local calls = {}
+      for i = 1, 10 do calls[i] = task.spawn(function() return client.L.hold(0.05) end) end
+      process.eventually(function() return client:stats().open == 10 end, "the calls")
+      assert.equal("one", client.L.name()) -- the others are there before it
+      broker:kill "sigterm"
+      for i = 1, 10 do assert.equal("held", calls[i]:join()) end
+      assert.equal(0, broker:wait_exit())
+      worker:kill "sigterm"
+      client:close()
+    end
   end)
 
   it("SIGTERM ends a process with broker, worker and client", function()

@@ -24,10 +24,7 @@ function Class.interface:fail()
 end
 ]]
 
-local function read_file(path)
-  local file <close> = assert(io.open(path))
-  return file:read "a"
-end
+local read_file = process.read
 
 ---A prompt that is ready.
 local function prompt(args, options)
@@ -309,7 +306,8 @@ describe("prompt #system", function()
       terminal:wait_line "started"
       terminal:wait_prompt()
       terminal:type(("%s..%s\27[D\27[D"):format(("a"):rep(50), ("b"):rep(50)))
-      terminal:wait_match "ERROR lua logged"
+      terminal:wait_match "ERROR lua$"
+      terminal:wait_line "logged" -- on the next row
       terminal:wait_line("> " .. ("a"):rep(38))
       terminal:wait_line(("a"):rep(12) .. ".." .. ("b"):rep(26))
       terminal:wait_line(("b"):rep(24))

@@ -1,4 +1,5 @@
 -- Wrong use: one clear message, no traceback of ours, no hang, the right exit code.
+local has = require "support.has"
 local process = require "support.process"
 
 -- Runs a script that must fail, and gives what it says.
@@ -9,12 +10,6 @@ local function failure_of(script, options)
   return host.err
 end
 
-local function has(text, ...)
-  for _, part in ipairs { ... } do
-    assert.truthy(text:find(part, 1, true), ("%q is not in:\n%s"):format(part, text))
-  end
-end
-
 local HEAD = "local gaterpc = require 'gaterpc' "
 
 describe("wrong use", function()
@@ -22,7 +17,10 @@ describe("wrong use", function()
 
   -- What is wrong, the script's second line, and what must be said about it.
   local cases = {
-    { "a client's bad address", "gaterpc.Client { broker = 'nonsense' }", "INVALID_ARGUMENT", "'nonsense'" },
+    { "a client's bad address", "gaterpc.Client { broker = 'nonsense' }", ":2:", "option 'broker' must be an address",
+      "'nonsense'" },
+    { "an address that ZeroMQ refuses", "gaterpc.Client { broker = 'tcp://nonsense' }", "INVALID_ARGUMENT",
+      "'tcp://nonsense'" },
     { "a broker's bad address", "gaterpc.Majordomo {}:bind 'tcp://nonsense'", "cannot bind 'tcp://nonsense'" },
     { "a worker's bad address",
       "gaterpc.Service { name = 'S' }:create_worker(gaterpc.Worker, { broker = 'udp//x' }):run()", "'udp//x'" },
@@ -58,6 +56,11 @@ describe("wrong use", function()
     { "a wait inside a string's metamethod",
       "print(tostring(setmetatable({}, { __tostring = function() gaterpc.task.sleep(0) end })))", ":2:",
       "cannot wait here" },
+    { "a wait at a queue inside table.sort",
+      "local q = gaterpc.Queue {} table.sort({ 1, 2, 3 }, function() return q:get() end)", ":2:", "cannot wait here",
+      "table.sort" },
+    { "a queue's misspelt option", "gaterpc.Queue { max_size = 1 }", ":2:", "unknown option 'max_size'", "'maxsize'" },
+    { "a nil item", "gaterpc.Queue {}:put()", ":2:", "any value but nil" },
     { "a call inside table.sort", "table.sort({ 1, 2 }, gaterpc.Client {}.S.m)", ":2:", "cannot wait here" },
     { "a yield with nobody to take it", "coroutine.yield(1)", "nobody takes the value" },
     { "an error in a callback of luv",

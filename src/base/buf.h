@@ -8,6 +8,11 @@
 #include <stdint.h>
 #include <string.h>
 
+static inline size_t gr_least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Bytes that live elsewhere: valid as long as their owner, never with a terminator. */
 typedef struct gr_slice {
     const uint8_t *data;
@@ -22,6 +27,18 @@ static inline gr_slice gr_slice_of(const void *data, size_t len)
 static inline gr_slice gr_slice_str(const char *text)
 {
     return gr_slice_of(text, strlen(text));
+}
+
+/* The first bytes, at most so many. */
+static inline gr_slice gr_slice_first(gr_slice self, size_t most)
+{
+    return gr_slice_of(self.data, gr_least(self.len, most));
+}
+
+/* What is left behind the first `len` bytes. */
+static inline gr_slice gr_slice_skip(gr_slice self, size_t len)
+{
+    return len > 0 ? gr_slice_of(self.data + len, self.len - len) : self;
 }
 
 static inline int gr_slice_equal(gr_slice a, gr_slice b)
@@ -50,6 +67,15 @@ static inline int gr_buf_append(gr_buf *self, const void *data, size_t len)
         memcpy(self->data + self->len, data, len);
     self->len += len;
     return 0;
+}
+
+/* Appends a copy, for which gr_buf_reserve() has made room, and gives it: it stays where it is
+ * until more is reserved. */
+static inline gr_slice gr_buf_keep(gr_buf *self, gr_slice bytes)
+{
+    size_t at = self->len;
+    gr_buf_append(self, bytes.data, bytes.len);
+    return gr_slice_of(self->data + at, bytes.len);
 }
 
 static inline gr_slice gr_buf_slice(const gr_buf *self)

@@ -1,376 +1,400 @@
 #include "base/log.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <stdbool.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
-#include "base/mp.h"
+#include "base/log_priv.h"
 
 enum {
-    DEFAULT_QUEUE = 4096,
-    STAMP = 24, /* "2026-11-24 03:21:54.123 " */
-    TEXT = GR_LOG_LINE - STAMP - 1,
-    NAME = 256,            /* level and name of the logger; more is cut */
-    BATCH = 16,            /* lines that go out with one write */
-    STUCK_TIMEOUT_MS = 500 /* how long gr_log_stop() waits for a descriptor that takes nothing */
+    QUEUE_LINES = 8192,
+    QUEUE_BYTES = 2 << 20,
+    QUEUE_LINES_MIN = 16,
+    QUEUE_BYTES_MIN = 64 << 10,
+    CHANGES = 64, /* that may wait for the writer */
 };
 
-struct line {
-    struct timespec when;
-    uint64_t missing; /* lines that were dropped just before this one */
-    size_t len;
-    char text[TEXT]; /* "WARNING gaterpc.broker text", escaped, no newline */
-};
+#define the gr_log_shared
 
-/* The one global of the core: a process has one log. The slots from head on, count of them, belong
- * to the writer; all others to whoever holds the mutex. */
-static struct {
-    pthread_mutex_t mutex;
-    pthread_cond_t filled;
-    pthread_cond_t emptied;
-    pthread_t thread;
-    enum { OFF, RUNNING, STOPPING } state;
-    int fd;
-    struct line *slots;
-    char *out; /* the writer's: a batch, each line perhaps with a notice in front */
-    size_t len;
-    size_t head;
-    size_t count;
-    uint64_t queued;  /* lines, since the start */
-    uint64_t written; /* those of them that are out */
-    uint64_t missing; /* dropped, and no line queued since */
-} ring = {
+struct gr_log_shared gr_log_shared = {
     .mutex = PTHREAD_MUTEX_INITIALIZER,
-    .filled = PTHREAD_COND_INITIALIZER,
-    .emptied = PTHREAD_COND_INITIALIZER,
+    .moved = PTHREAD_COND_INITIALIZER,
+    .new_console_fd = -1,
 };
 
-static atomic_int threshold = GR_LOG_INFO;
-static _Atomic uint64_t dropped;
+/* What only this half knows. Under the mutex, too. */
+static struct {
+    pthread_t thread;
+    bool started;
+    int console_fd;
+    int console_level, files_level; /* the lowest of the outputs */
+    void (*now)(int64_t *sec, int32_t *nsec);
+} own = {.console_fd = STDERR_FILENO};
 
-static const char *level_name(int level)
-{
-    if (level >= GR_LOG_ERROR)
-        return "ERROR";
-    if (level >= GR_LOG_WARNING)
-        return "WARNING";
-    return level >= GR_LOG_INFO ? "INFO" : "DEBUG";
-}
+/* --- a line ------------------------------------------------------------------------------ */
 
-/* How many bytes at `at` can go out as they are: one printable character, else 0. */
-static size_t printable(const char *at, size_t left)
-{
-    uint8_t lead = (uint8_t)at[0];
-    if (lead < 0x80)
-        return lead >= 0x20 && lead != 0x7f;
-    size_t len = lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
-    if (left < len || !gr_mp_is_utf8((const uint8_t *)at, len))
-        return 0;
-    bool is_c1 = lead == 0xc2 && (uint8_t)at[1] < 0xa0; /* terminals obey these, too */
-    return is_c1 ? 0 : len;
-}
-
-/* Appends text escaped; what does not fit is cut and ends in "...". */
-static void add_escaped(struct line *line, const char *text, size_t len)
-{
-    static const char digits[] = "0123456789abcdef";
-    const char *end = text + len;
-    while (text < end) {
-        char escape[4] = {'\\', 'x', digits[(uint8_t)*text >> 4], digits[(uint8_t)*text & 15]};
-        const char *piece = text;
-        size_t step = printable(text, (size_t)(end - text));
-        size_t piece_len = step;
-        if (step == 0) {
-            step = 1;
-            piece = *text == '\n' ? "\\n" : *text == '\t' ? "\\t" : escape;
-            piece_len = piece == escape ? 4 : 2;
-        }
-        if (line->len + piece_len > TEXT - 3) {
-            memcpy(line->text + line->len, "...", 3);
-            line->len += 3;
-            return;
-        }
-        memcpy(line->text + line->len, piece, piece_len);
-        line->len += piece_len;
-        text += step;
-    }
-}
-
-static void fill(struct line *line, int level, const char *name, const char *format, va_list args)
-{
-    char raw[GR_LOG_LINE]; /* longer than TEXT, so a line that is cut here is cut again below */
-    clock_gettime(CLOCK_REALTIME, &line->when);
-    line->missing = 0;
-    line->len = 0;
-    int len = snprintf(raw, NAME, "%s %s ", level_name(level), name);
-    size_t used = len < 0 ? 0 : len < NAME ? (size_t)len : NAME - 1;
-    size_t room = sizeof(raw) - used - 1;
-
-    len = vsnprintf(raw + used, room + 1, format, args);
-    size_t text_len = len < 0 ? 0 : (size_t)len;
-    add_escaped(line, raw, used + (text_len < room ? text_len : room));
-}
-
-/* Writes "time text\n" to out, which has GR_LOG_LINE bytes. Returns how many it took. */
-static size_t render(const struct line *line, char *out)
-{
-    struct tm parts;
-    localtime_r(&line->when.tv_sec, &parts);
-    char stamp[64];
-    size_t len = strftime(stamp, sizeof(stamp), "%Y-%m-%d %H:%M:%S", &parts);
-    snprintf(stamp + len, sizeof(stamp) - len, ".%03d ", (int)(line->when.tv_nsec / 1000000));
-    memcpy(out, stamp, STAMP);
-    memcpy(out + STAMP, line->text, line->len);
-    out[STAMP + line->len] = '\n';
-    return STAMP + line->len + 1;
-}
-
-static size_t render_missing(uint64_t missing, struct timespec when, char *out)
-{
-    struct line notice = {.when = when};
-    notice.len = (size_t)snprintf(notice.text, TEXT,
-                                  "%s gaterpc.log %llu lines were dropped: the queue was full",
-                                  level_name(GR_LOG_WARNING), (unsigned long long)missing);
-    return render(&notice, out);
-}
-
-static bool is_stopping(void)
-{
-    pthread_mutex_lock(&ring.mutex);
-    bool answer = ring.state == STOPPING;
-    pthread_mutex_unlock(&ring.mutex);
-    return answer;
-}
-
-/* Returns false when the bytes cannot be written; some of them may have been. */
-static bool write_all(int fd, const char *data, size_t len)
-{
-    while (len > 0) {
-        ssize_t n = write(fd, data, len);
-        if (n >= 0) {
-            data += n;
-            len -= (size_t)n;
-        } else if (errno == EAGAIN || errno == EWOULDBLOCK) { /* libuv makes terminals so */
-            struct pollfd ready = {.fd = fd, .events = POLLOUT};
-            if (poll(&ready, 1, STUCK_TIMEOUT_MS) == 0 && is_stopping())
-                return false;
-        } else if (errno != EINTR) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool write_out(size_t len)
-{
-    if (ring.fd < 0)
-        return false;
-    bool ok = write_all(ring.fd, ring.out, len);
-    if (!ok && is_stopping())
-        ring.fd = -1; /* do not wait again for every batch */
-    return ok;
-}
-
-/* Writes n slots from `first` on; nobody else touches them meanwhile. */
-static void write_batch(size_t first, size_t n)
-{
-    size_t len = 0;
-    for (size_t i = 0; i < n; i++) {
-        const struct line *line = &ring.slots[(first + i) % ring.len];
-        if (line->missing > 0)
-            len += render_missing(line->missing, line->when, ring.out + len);
-        len += render(line, ring.out + len);
-    }
-    if (!write_out(len))
-        atomic_fetch_add(&dropped, n);
-}
-
-/* Lines were dropped, and none has come since to say so. */
-static void write_notice(uint64_t missing)
+static void get_time(int64_t *sec, int32_t *nsec)
 {
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    write_out(render_missing(missing, now, ring.out));
-}
-
-static void *writer(void *unused)
-{
-    (void)unused;
-    pthread_mutex_lock(&ring.mutex);
-    for (;;) {
-        size_t n = ring.count < BATCH ? ring.count : BATCH;
-        size_t head = ring.head;
-        uint64_t missing = n == 0 ? ring.missing : 0;
-        if (n == 0 && missing == 0) {
-            if (ring.state == STOPPING)
-                break;
-            pthread_cond_wait(&ring.filled, &ring.mutex);
-            continue;
-        }
-        ring.missing -= missing;
-        pthread_mutex_unlock(&ring.mutex);
-
-        if (n > 0)
-            write_batch(head, n);
-        else
-            write_notice(missing);
-
-        pthread_mutex_lock(&ring.mutex);
-        ring.head = (head + n) % ring.len;
-        ring.count -= n;
-        ring.written += n;
-        pthread_cond_broadcast(&ring.emptied);
+    if (own.now != NULL) {
+        own.now(sec, nsec);
+        return;
     }
-    ring.state = OFF;
-    pthread_mutex_unlock(&ring.mutex);
-    return NULL;
+    clock_gettime(CLOCK_REALTIME, &now);
+    *sec = now.tv_sec;
+    *nsec = (int32_t)now.tv_nsec;
 }
 
-/* Signals are for the threads that expect them: the writer is born with all of them blocked. */
-static int start_thread(void)
+bool gr_log_queue(int level, gr_slice name, gr_slice text, gr_slice fields, bool force)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&ring.thread, NULL, writer, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return failed ? GR_ESYSTEM : 0;
+    gr_log_line line = {.level = level, .name = name, .text = text, .fields = fields};
+    get_time(&line.sec, &line.nsec); /* here, so that lines are in the order of their times */
+    if (gr_log_ring_push(&the.ring, &line, force)) {
+        the.lines++;
+        return true;
+    }
+    the.dropped++;
+    the.missing++;
+    return false;
 }
 
-int gr_log_start(int fd, unsigned queue_len)
+/* Without a writer: to standard error. */
+static void write_here(int level, gr_slice name, gr_slice text, gr_slice fields)
 {
-    size_t len = queue_len > 0 ? queue_len : DEFAULT_QUEUE;
-    int rc = GR_EINVAL;
-    tzset(); /* now, because it allocates */
+    gr_log_zone zone = {0};
+    gr_log_line line = {.level = level, .name = name, .text = text, .fields = fields};
+    char *out = malloc(GR_LOG_LINE);
+    if (out == NULL)
+        return;
+    get_time(&line.sec, &line.nsec);
+    size_t len = gr_log_format_text(&line, false, &zone, out);
+    for (size_t done = 0; done < len;) {
+        ssize_t n = write(STDERR_FILENO, out + done, len - done);
+        if (n <= 0 && errno != EINTR)
+            break;
+        done += n > 0 ? (size_t)n : 0;
+    }
+    free(out);
+}
 
-    pthread_mutex_lock(&ring.mutex);
-    if (ring.state != OFF || ring.slots != NULL)
-        goto done;
-    rc = GR_ENOMEM;
-    ring.slots = calloc(len, sizeof(*ring.slots));
-    ring.out = malloc((size_t)BATCH * 2 * GR_LOG_LINE);
-    if (ring.slots == NULL || ring.out == NULL)
-        goto fail;
-    ring.fd = fd;
-    ring.len = len;
-    ring.head = ring.count = 0;
-    ring.queued = ring.written = ring.missing = 0;
-    atomic_store(&dropped, 0);
-    ring.state = RUNNING;
-    rc = start_thread();
+static void put(int level, gr_slice name, gr_slice text, gr_slice fields)
+{
+    pthread_mutex_lock(&the.mutex);
+    bool is_on = the.state != GR_LOG_IS_OFF;
+    if (is_on)
+        gr_log_queue(level, name, text, fields, false);
+    bool wake = the.wants_wake ||
+                (the.lingers && !gr_log_ring_is_below(&the.ring, the.ring.head, the.ring.lines, 4));
+    if (wake)
+        the.wants_wake = the.lingers = false;
+    pthread_mutex_unlock(&the.mutex);
+    if (wake)
+        gr_log_wake();
+    if (!is_on)
+        write_here(level, name, text, fields);
+}
+
+/* Copies the start of a long text, up to the end of a character. */
+static gr_slice cut_text(const char *text, char *out)
+{
+    size_t len = GR_LOG_TEXT - 3;
+    while (len > GR_LOG_TEXT - 7 && ((uint8_t)text[len] & 0xc0) == 0x80)
+        len--;
+    memcpy(out, text, len);
+    memcpy(out + len, "...", 3);
+    return gr_slice_of(out, len + 3);
+}
+
+void gr_log_bytes(int level, const char *name, size_t name_len, const char *text, size_t text_len,
+                  const gr_log_fields *fields)
+{
+    int saved = errno;
+    gr_slice kept = gr_slice_of(text, text_len);
+    char cut[GR_LOG_TEXT];
+    if (text_len > GR_LOG_TEXT)
+        kept = cut_text(text, cut);
+    put(level < 1    ? 1
+        : level > 99 ? 99
+                     : level,
+        gr_slice_of(name, name_len < GR_LOG_NAME ? name_len : GR_LOG_NAME), kept,
+        fields != NULL ? gr_slice_of(fields->bytes, fields->len) : gr_slice_of(NULL, 0));
+    errno = saved;
+}
+
+void gr_log_with(int level, const char *name, const gr_log_fields *fields, const char *format, ...)
+{
+    size_t name_len = strlen(name);
+    if (!gr_logger_wants(gr_logger_of(name, name_len), level))
+        return;
+    int saved = errno;          /* "%m" */
+    char text[GR_LOG_TEXT + 2]; /* one byte too many is seen, and cut */
+    va_list args;
+    va_start(args, format);
+    int len = vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    size_t kept = len < 0 ? 0 : (size_t)len < sizeof(text) ? (size_t)len : sizeof(text) - 1;
+    gr_log_bytes(level, name, name_len, text, kept, fields);
+    errno = saved;
+}
+
+/* --- life -------------------------------------------------------------------------------- */
+
+/* Under the mutex. */
+static void update_gate(void)
+{
+    int lowest = own.console_level < own.files_level ? own.console_level : own.files_level;
+    gr_log_names_set_gate(lowest);
+}
+
+/* Under the mutex. */
+static int start(int fd)
+{
+    if (own.started)
+        return GR_EINVAL;
+    int rc = gr_log_ring_init(&the.ring, QUEUE_LINES, QUEUE_BYTES);
+    if (rc < 0)
+        return rc;
+    if (gr_log_sink_new(&the.outputs.console, &(gr_log_output){0}, fd) < 0)
+        rc = GR_ENOMEM;
+    the.written = the.lines = the.dropped = the.missing = 0;
+    the.new_console_fd = -1;
+    own.console_fd = fd;
+    own.console_level = 0;
+    own.files_level = GR_LOG_OFF;
+    update_gate();
+    the.state = GR_LOG_IS_RUNNING;
     if (rc == 0)
-        goto done;
-    ring.state = OFF;
-fail:
-    free(ring.slots);
-    free(ring.out);
-    ring.slots = NULL;
-    ring.out = NULL;
-done:
-    pthread_mutex_unlock(&ring.mutex);
+        rc = gr_log_writer_start(&own.thread);
+    own.started = rc == 0;
+    if (rc < 0) {
+        the.state = GR_LOG_IS_OFF;
+        gr_log_destroy_outputs(&the.outputs);
+        gr_log_ring_free(&the.ring);
+    }
     return rc;
+}
+
+int gr_log_start(int fd)
+{
+    pthread_mutex_lock(&the.mutex);
+    int rc = start(fd);
+    pthread_mutex_unlock(&the.mutex);
+    return rc;
+}
+
+static void free_changes(struct gr_log_change **list)
+{
+    while (*list != NULL) {
+        struct gr_log_change *change = *list;
+        *list = change->next;
+        gr_log_destroy_outputs(&change->to);
+        free(change);
+    }
 }
 
 void gr_log_stop(void)
 {
-    pthread_mutex_lock(&ring.mutex);
-    bool is_mine = ring.state == RUNNING;
-    if (is_mine) {
-        ring.state = STOPPING;
-        pthread_cond_signal(&ring.filled);
-    }
-    pthread_mutex_unlock(&ring.mutex);
+    pthread_mutex_lock(&the.mutex);
+    bool is_mine = the.state == GR_LOG_IS_RUNNING;
+    if (is_mine)
+        the.state = GR_LOG_IS_STOPPING;
+    pthread_mutex_unlock(&the.mutex);
     if (!is_mine)
         return;
 
-    pthread_join(ring.thread, NULL);
-    pthread_mutex_lock(&ring.mutex);
-    free(ring.slots);
-    free(ring.out);
-    ring.slots = NULL; /* only now may it start again */
-    ring.out = NULL;
-    pthread_mutex_unlock(&ring.mutex);
+    gr_log_wake();
+    pthread_join(own.thread, NULL);
+    gr_log_writer_ended();
+    pthread_mutex_lock(&the.mutex);
+    gr_log_destroy_outputs(&the.outputs);
+    free_changes(&the.changes);
+    gr_log_ring_free(&the.ring);
+    own.console_level = 0; /* standard error takes everything */
+    update_gate();
+    own.started = false; /* only now may it start again */
+    pthread_mutex_unlock(&the.mutex);
 }
 
-void gr_log_flush(int timeout_ms)
+bool gr_log_flush(int timeout_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += timeout_ms % 1000 * 1000000L;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-
-    pthread_mutex_lock(&ring.mutex);
-    uint64_t target = ring.queued;
+    int64_t until_ns = gr_clock_ns() + (int64_t)timeout_ms * 1000000;
+    struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
+    pthread_mutex_lock(&the.mutex);
+    uint64_t target = the.state != GR_LOG_IS_OFF ? gr_log_ring_tail(&the.ring) : 0;
     int failed = 0;
-    while (ring.state != OFF && ring.written < target && !failed)
-        failed = pthread_cond_clockwait(&ring.emptied, &ring.mutex, CLOCK_MONOTONIC, &until);
-    pthread_mutex_unlock(&ring.mutex);
+    if (target > 0)
+        gr_log_wake(); /* it may gather lines */
+    while (the.state != GR_LOG_IS_OFF && the.written < target && !failed)
+        failed = pthread_cond_clockwait(&the.moved, &the.mutex, CLOCK_MONOTONIC, &until);
+    bool done = the.state == GR_LOG_IS_OFF || the.written >= target;
+    pthread_mutex_unlock(&the.mutex);
+    return done;
 }
 
-void gr_log_set_level(int level)
-{
-    atomic_store_explicit(&threshold, level, memory_order_relaxed);
-}
+/* --- outputs ----------------------------------------------------------------------------- */
 
-int gr_log_level(void)
+static int check(const gr_log_setup *setup, char *why, size_t size)
 {
-    return atomic_load_explicit(&threshold, memory_order_relaxed);
-}
-
-uint64_t gr_log_dropped(void)
-{
-    return atomic_load(&dropped);
-}
-
-/* Puts a copy into the queue. Returns false when nobody would write it. */
-static bool push(const struct line *line)
-{
-    pthread_mutex_lock(&ring.mutex);
-    bool is_on = ring.state != OFF;
-    if (is_on && ring.count == ring.len) {
-        ring.missing++;
-        atomic_fetch_add(&dropped, 1);
-    } else if (is_on) {
-        struct line *slot = &ring.slots[(ring.head + ring.count) % ring.len];
-        slot->when = line->when;
-        slot->missing = ring.missing;
-        slot->len = line->len;
-        memcpy(slot->text, line->text, line->len);
-        ring.missing = 0;
-        ring.queued++;
-        if (ring.count++ == 0)
-            pthread_cond_signal(&ring.filled);
+    if (setup->file_count > GR_LOG_FILES) {
+        snprintf(why, size, "at most %d files, got %zu", GR_LOG_FILES, setup->file_count);
+        return GR_EINVAL;
     }
-    pthread_mutex_unlock(&ring.mutex);
-    return is_on;
+    if (setup->queue_lines != 0 && setup->queue_lines < QUEUE_LINES_MIN) {
+        snprintf(why, size, "the queue must have room for %d lines", QUEUE_LINES_MIN);
+        return GR_EINVAL;
+    }
+    if (setup->queue_bytes != 0 &&
+        (setup->queue_bytes < QUEUE_BYTES_MIN || setup->queue_bytes > GR_LOG_RING_MAX)) {
+        snprintf(why, size, "the queue must have from %d to %d bytes", QUEUE_BYTES_MIN,
+                 GR_LOG_RING_MAX);
+        return GR_EINVAL;
+    }
+    return 0;
 }
 
-void gr_log(int level, const char *name, const char *format, ...)
+static int open_sink(gr_log_sink **out, const gr_log_output *output, char *why, size_t size)
 {
-    if (level < gr_log_level())
-        return;
-    int saved = errno;
-    struct line line;
-    va_list args;
-    va_start(args, format);
-    fill(&line, level, name, format, args);
-    va_end(args);
-    if (!push(&line)) {
-        char out[GR_LOG_LINE];
-        write_all(STDERR_FILENO, out, render(&line, out));
+    char text[128];
+    pthread_mutex_lock(&the.mutex);
+    int console_fd = own.console_fd;
+    pthread_mutex_unlock(&the.mutex);
+    int error = -gr_log_sink_new(out, output, console_fd);
+    if (error == 0)
+        return 0;
+    snprintf(why, size, "%s cannot be opened: %s",
+             output->path != NULL ? output->path : "the console",
+             error == ENXIO ? "nobody reads this pipe" : strerror_r(error, text, sizeof(text)));
+    return error == ENOMEM ? GR_ENOMEM : GR_ESYSTEM;
+}
+
+static int open_outputs(struct gr_log_change *change, const gr_log_setup *setup, char *why,
+                        size_t size)
+{
+    int rc = 0;
+    change->console = setup->set_console;
+    change->files = setup->set_files;
+    if (setup->set_console && setup->console != NULL)
+        rc = open_sink(&change->to.console, setup->console, why, size);
+    for (size_t i = 0; rc == 0 && setup->set_files && i < setup->file_count; i++) {
+        rc = open_sink(&change->to.files[i], &setup->files[i], why, size);
+        if (rc == 0)
+            change->to.file_count++;
     }
-    errno = saved;
+    return rc;
+}
+
+static int lowest_level(const gr_log_output *outputs, size_t count)
+{
+    int lowest = GR_LOG_OFF;
+    for (size_t i = 0; i < count; i++)
+        if (outputs[i].level < lowest)
+            lowest = outputs[i].level;
+    return lowest;
+}
+
+/* Appends it to those that the writer has not taken yet. Under the mutex. */
+static int hand_over(struct gr_log_change *change, const gr_log_setup *setup)
+{
+    struct gr_log_change **end = &the.changes;
+    for (int i = 0; *end != NULL; end = &(*end)->next)
+        if (++i == CHANGES)
+            return GR_EEXHAUSTED;
+    change->at = gr_log_ring_tail(&the.ring);
+    if (change->to.console != NULL) {
+        change->to.console->at = change->to.console->from = change->at;
+        if (change->to.console->fd != own.console_fd)
+            gr_log_sink_set_fd(change->to.console, own.console_fd); /* it was changed meanwhile */
+    }
+    for (size_t i = 0; i < change->to.file_count; i++)
+        change->to.files[i]->at = change->to.files[i]->from = change->at;
+    *end = change; /* now that it is complete */
+    if (setup->set_console)
+        own.console_level = lowest_level(setup->console, setup->console != NULL);
+    if (setup->set_files)
+        own.files_level = lowest_level(setup->files, setup->file_count);
+    update_gate();
+    if (setup->queue_lines > 0)
+        atomic_store(&the.ring.max_lines, setup->queue_lines);
+    if (setup->queue_bytes > 0)
+        atomic_store(&the.ring.max_bytes, setup->queue_bytes);
+    return 0;
+}
+
+int gr_log_configure(const gr_log_setup *setup, char *why, size_t why_size)
+{
+    int rc = check(setup, why, why_size);
+    if (rc < 0)
+        return rc;
+    struct gr_log_change *change = calloc(1, sizeof(*change));
+    if (change == NULL) {
+        snprintf(why, why_size, "%s", gr_err_text(GR_ENOMEM));
+        return GR_ENOMEM;
+    }
+    rc = open_outputs(change, setup, why, why_size);
+    pthread_mutex_lock(&the.mutex);
+    if (rc == 0 && the.state != GR_LOG_IS_RUNNING) {
+        snprintf(why, why_size, "the log does not run");
+        rc = GR_ECLOSED;
+    }
+    if (rc == 0 && (rc = hand_over(change, setup)) < 0)
+        snprintf(why, why_size, "the log is busy with %d changes", CHANGES);
+    pthread_mutex_unlock(&the.mutex);
+    if (rc == 0)
+        gr_log_wake();
+    else
+        free_changes(&change);
+    return rc;
+}
+
+void gr_log_set_console_fd(int fd)
+{
+    pthread_mutex_lock(&the.mutex);
+    own.console_fd = fd;
+    the.new_console_fd = fd;
+    pthread_mutex_unlock(&the.mutex);
+    gr_log_wake();
+}
+
+/* --- counters ---------------------------------------------------------------------------- */
+
+static void add_output(gr_log_stats *stats, const gr_log_sink *sink)
+{
+    gr_log_output_stats *out = &stats->outputs[stats->output_count++];
+    snprintf(out->path, sizeof(out->path), "%s", sink->path != NULL ? sink->path : "");
+    out->lines = atomic_load_explicit(&sink->lines, memory_order_relaxed);
+    out->lost = atomic_load_explicit(&sink->lost_total, memory_order_relaxed);
+    out->error = atomic_load_explicit(&sink->trouble, memory_order_relaxed);
+}
+
+void gr_log_get_stats(gr_log_stats *out)
+{
+    pthread_mutex_lock(&the.mutex);
+    *out = (gr_log_stats){.lines = the.lines, .dropped = the.dropped};
+    if (the.state != GR_LOG_IS_OFF) {
+        out->waiting = the.ring.lines;
+        out->waiting_bytes = (size_t)(gr_log_ring_tail(&the.ring) - the.ring.head);
+    }
+    const struct gr_log_outputs *console = &the.outputs, *files = &the.outputs;
+    for (const struct gr_log_change *change = the.changes; change != NULL; change = change->next) {
+        console = change->console ? &change->to : console;
+        files = change->files ? &change->to : files;
+    }
+    if (console->console != NULL)
+        add_output(out, console->console);
+    for (size_t i = 0; i < files->file_count; i++)
+        add_output(out, files->files[i]);
+    pthread_mutex_unlock(&the.mutex);
+}
+
+void gr_log_set_clock(void (*now)(int64_t *sec, int32_t *nsec))
+{
+    pthread_mutex_lock(&the.mutex);
+    own.now = now;
+    pthread_mutex_unlock(&the.mutex);
 }

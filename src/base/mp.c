@@ -251,3 +251,41 @@ bool gr_mp_is_utf8(const uint8_t *data, size_t len)
     }
     return true;
 }
+
+static bool is_key(const gr_mp_token *token, enum gr_mp_keys keys)
+{
+    if (keys == GR_MP_KEYS_TEXT)
+        return token->type == GR_MP_STR || token->type == GR_MP_BIN;
+    return token->type != GR_MP_ARRAY && token->type != GR_MP_MAP;
+}
+
+int gr_mp_check(gr_slice bytes, enum gr_mp_keys keys)
+{
+    struct {
+        uint32_t left; /* values still to come */
+        bool is_map;   /* then a key comes when an even number is left */
+    } open[GR_MP_MAX_DEPTH + 1] = {{.left = 1}};
+    gr_mp_reader reader = gr_mp_read(bytes);
+    int depth = 0;
+    do {
+        gr_mp_token token;
+        int rc = gr_mp_next(&reader, &token);
+        if (rc < 0)
+            return rc;
+        if (open[depth].is_map && open[depth].left % 2 == 0 && !is_key(&token, keys))
+            return GR_EINVAL;
+        if (token.type == GR_MP_STR && !gr_mp_is_utf8(token.as.bytes.data, token.as.bytes.len))
+            return GR_EINVAL;
+        open[depth].left--;
+        if (token.type == GR_MP_ARRAY || token.type == GR_MP_MAP) {
+            if (depth == GR_MP_MAX_DEPTH)
+                return GR_EEXHAUSTED;
+            depth++;
+            open[depth].is_map = token.type == GR_MP_MAP;
+            open[depth].left = open[depth].is_map ? token.as.count * 2 : token.as.count;
+        }
+        while (depth > 0 && open[depth].left == 0)
+            depth--;
+    } while (open[depth].left > 0);
+    return reader.at == reader.end ? 0 : GR_EINVAL;
+}

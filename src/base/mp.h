@@ -67,6 +67,26 @@ int gr_mp_next(gr_mp_reader *self, gr_mp_token *out);
  * GR_MP_MAX_DEPTH. */
 int gr_mp_skip(gr_mp_reader *self);
 
+/* What keys a reader of maps takes. */
+enum gr_mp_keys {
+    GR_MP_KEYS_TEXT,   /* str and bin only */
+    GR_MP_KEYS_SCALAR, /* anything but arrays and maps */
+};
+
+/* Checks that bytes are exactly one value which a strict reader takes: str is UTF-8 everywhere, and
+ * keys are of that kind. Returns 0, GR_EINVAL, or GR_EEXHAUSTED as gr_mp_skip(). */
+int gr_mp_check(gr_slice bytes, enum gr_mp_keys keys);
+
+/* Writes what stands before so many bytes, below 4 GiB, of a str or bin: the long form, whatever
+ * the length. */
+enum { GR_MP_HEAD = 5, GR_MP_STR32 = 0xdb, GR_MP_BIN32 = 0xc6 };
+static inline void gr_mp_put_head(uint8_t head[GR_MP_HEAD], uint8_t type, size_t len)
+{
+    head[0] = type;
+    for (int i = 1; i < GR_MP_HEAD; i++)
+        head[i] = (uint8_t)(len >> (32 - 8 * i));
+}
+
 /* True when the bytes are well-formed UTF-8 (RFC 3629: no surrogates, nothing above 10FFFF). */
 bool gr_mp_is_utf8(const uint8_t *data, size_t len);
 

@@ -1,6 +1,11 @@
 #include "bind/bind.h"
 
+#include <sys/random.h>
+
 #include "base/err.h"
+#include "bind/bind_msgpack.h"
+
+enum { KEEP = 64 * 1024 };
 
 int gr_bind_fail(lua_State *L, int err, const char *text)
 {
@@ -85,4 +90,36 @@ gr_slice gr_bind_check_slice(lua_State *L, int index)
     size_t len;
     const char *text = luaL_checklstring(L, index, &len);
     return gr_slice_of(text, len);
+}
+
+uint64_t gr_bind_random(void)
+{
+    uint64_t number = 0;
+    if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+        number = (uint64_t)(uintptr_t)&number;
+    return number | 1;
+}
+
+gr_buf gr_bind_take_buf(gr_buf *kept)
+{
+    gr_buf buf = *kept;
+    *kept = (gr_buf){0};
+    buf.len = 0;
+    return buf;
+}
+
+void gr_bind_keep_buf(gr_buf *kept, gr_buf *buf)
+{
+    if (kept->data != NULL || buf->cap > KEEP) {
+        gr_buf_clear(buf);
+        return;
+    }
+    *kept = *buf;
+    *buf = (gr_buf){0};
+}
+
+void gr_bind_check_no_hook(lua_State *L)
+{
+    if (gr_lua_in_hook(L))
+        luaL_error(L, "events cannot be taken in a hook");
 }

@@ -12,11 +12,10 @@
 
 #include "base/buf.h"
 
-/* Puts the modules gaterpc.core and gaterpc.msgpack where require finds them. [-0, +0] */
+/* Puts the modules gaterpc.core and gaterpc.msgpack_core where require finds them. [-0, +0] */
 void gr_bind_preload(lua_State *L);
 
-/* The same for the state of an executor: a smaller gaterpc.core, gaterpc.msgpack and gaterpc.port.
- */
+/* The same for the state of an executor: a smaller gaterpc.core, and gaterpc.port. [-0, +0] */
 void gr_bind_preload_inside(lua_State *L);
 int gr_bind_open_port(lua_State *L);
 
@@ -27,8 +26,10 @@ void gr_bind_push_stopped(lua_State *L);
 void gr_bind_client(lua_State *L);
 void gr_bind_worker(lua_State *L);
 void gr_bind_majordomo(lua_State *L);
+void gr_bind_codec(lua_State *L);
 void gr_bind_repl(lua_State *L);
 void gr_bind_executor(lua_State *L);
+void gr_bind_log(lua_State *L); /* for any lua_State of the process, in any thread */
 
 /* Returns nil, code, text to Lua. text NULL: the error's own. [-0, +3] */
 int gr_bind_fail(lua_State *L, int err, const char *text);
@@ -44,6 +45,17 @@ bool gr_bind_push_owner(lua_State *L, void *box);
 /* Fields of the options table at `index`; they raise when the type is wrong. */
 const char *gr_bind_opt_string(lua_State *L, int index, const char *name, const char *fallback);
 lua_Integer gr_bind_opt_integer(lua_State *L, int index, const char *name, lua_Integer fallback);
+
+/* A random number, never 0. */
+uint64_t gr_bind_random(void);
+
+/* A buffer that is kept from one message to the next: taken, it is the caller's alone, because what
+ * packs into it may be called again by a hook. Keeping frees what is large or there twice. */
+gr_buf gr_bind_take_buf(gr_buf *kept);
+void gr_bind_keep_buf(gr_buf *kept, gr_buf *buf);
+
+/* Raises in a hook: events are taken by the dispatcher only, one at a time. */
+void gr_bind_check_no_hook(lua_State *L);
 
 /* A string argument as a slice; it lives as long as its stack slot. */
 gr_slice gr_bind_check_slice(lua_State *L, int index);

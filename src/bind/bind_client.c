@@ -12,14 +12,14 @@
 #define CLIENT "gaterpc.core.client"
 #define ITEMS  "gaterpc.core.items"
 
-enum { KEEP_SCRATCH = 64 * 1024 };
-
 struct box {
     gr_client *engine;
     gr_endpoint *endpoint;
-    gr_buf scratch; /* a payload while it is packed */
-    gr_msg
-        *current; /* of the event that is being turned into Lua values: an error must not lose it */
+    const gr_dialect *dialect;
+    gr_buf scratch; /* kept for the next payload */
+    /* Of the event that is being turned into Lua values: an error must not lose it. Only m_next()
+     * and the collector end it, because a hook or a finalizer may close the client meanwhile. */
+    gr_msg *current;
 };
 
 /* Items of a stream that came in one message, decoded one by one. */
@@ -27,6 +27,7 @@ struct items {
     gr_msg *msg;
     gr_mp_reader reader;
     uint32_t left;
+    bool is_decoding;
 };
 
 static struct box *check_box(lua_State *L)
@@ -53,6 +54,15 @@ static void push_items(lua_State *L, struct box *box, const gr_client_event *eve
     luaL_setmetatable(L, ITEMS);
 }
 
+/* A hook has failed: nil, code, text. */
+static int fail_unpacked(lua_State *L, int rc, const char *what, const gr_pack_error *why)
+{
+    lua_pushnil(L);
+    lua_pushstring(L, gr_err_code(rc));
+    lua_pushfstring(L, "%s cannot be unpacked: %s", what, why->text);
+    return 3;
+}
+
 static int items_next(lua_State *L) /* items:next() -> true, value | false | nil, code, text */
 {
     struct items *items = luaL_checkudata(L, 1, ITEMS);
@@ -61,10 +71,17 @@ static int items_next(lua_State *L) /* items:next() -> true, value | false | nil
         lua_pushboolean(L, 0);
         return 1;
     }
+    if (items->is_decoding)
+        return gr_bind_fail(L, GR_EDATALOSS, "an item cannot be read while another is unpacked");
     lua_pushboolean(L, 1);
     size_t used;
+    gr_pack_error why;
     gr_slice rest = gr_slice_of(items->reader.at, (size_t)(items->reader.end - items->reader.at));
-    int rc = gr_lua_unpack(L, rest, &used);
+    items->is_decoding = true; /* and so it stays when memory has run out: no item gets lost */
+    int rc = gr_lua_unpack(L, rest, &used, &why);
+    items->is_decoding = false;
+    if (rc < 0 && why.text[0] != '\0')
+        return fail_unpacked(L, rc, "an item", &why);
     if (rc < 0)
         return gr_bind_fail(L, GR_EDATALOSS, "an item of the stream is not valid msgpack");
     items->reader.at += used;
@@ -76,15 +93,30 @@ static int items_next(lua_State *L) /* items:next() -> true, value | false | nil
     return 2;
 }
 
-static int items_close(lua_State *L)
+static int items_gc(lua_State *L)
 {
     struct items *items = luaL_checkudata(L, 1, ITEMS);
     gr_msg_destroy(&items->msg);
-    items->left = 0;
     return 0;
 }
 
+static int items_close(lua_State *L)
+{
+    struct items *items = luaL_checkudata(L, 1, ITEMS);
+    if (items->is_decoding)
+        return 0;
+    items->left = 0;
+    return items_gc(L);
+}
+
 /* --- calls ------------------------------------------------------------------------------- */
+
+static const char *text_of_einval(const struct box *box, const gr_client_request *request)
+{
+    if (gr_wire_is_name(request->service) && gr_wire_is_name(request->method))
+        return box->dialect->limits;
+    return "a name of a service or method has 1 to 255 printable characters without spaces";
+}
 
 static int m_call(lua_State *L)
 /* client:call(service, method, timeout_ms, credit, window, ...) -> id | nil, code, text */
@@ -99,23 +131,26 @@ static int m_call(lua_State *L)
         .window = (uint32_t)luaL_checkinteger(L, 6),
     };
     gr_pack_error why;
-    box->scratch.len = 0;
-    int rc = gr_lua_pack_args(L, FIRST_ARG, lua_gettop(L), &box->scratch, &request.split, &why);
-    if (rc < 0)
-        return gr_bind_fail(L, rc, why.text);
-    if (box->scratch.len > GR_BIND_MAX_PAYLOAD)
-        return gr_bind_fail(L, GR_EEXHAUSTED, "the arguments are larger than 64 MiB when packed");
-
+    gr_buf payload = gr_bind_take_buf(&box->scratch);
     uint64_t id = 0;
-    gr_client *client = gr_endpoint_lock(box->endpoint);
-    rc = gr_client_call(client, &request, &box->scratch, gr_clock_ms(), &id);
-    gr_endpoint_unlock(box->endpoint);
-    if (box->scratch.cap > KEEP_SCRATCH)
-        gr_buf_clear(&box->scratch);
+    int rc = gr_lua_pack_args(L, FIRST_ARG, lua_gettop(L), &payload, &request.split, &why);
+    bool is_packed = rc == 0;
+    bool is_too_large = payload.len > GR_BIND_MAX_PAYLOAD;
+    bool is_open = box->endpoint != NULL; /* no longer, when a hook has closed it */
+    if (is_packed && !is_too_large && is_open) {
+        gr_client *client = gr_endpoint_lock(box->endpoint);
+        rc = gr_client_call(client, &request, &payload, gr_clock_ms(), &id);
+        gr_endpoint_unlock(box->endpoint);
+    }
+    gr_bind_keep_buf(&box->scratch, &payload);
+    if (!is_open)
+        return gr_bind_fail(L, GR_ECLOSED, "the client is closed");
+    if (!is_packed)
+        return gr_bind_fail(L, rc, why.text);
+    if (is_too_large)
+        return gr_bind_fail(L, GR_EEXHAUSTED, "the arguments are larger than 64 MiB when packed");
     if (rc == GR_EINVAL)
-        return gr_bind_fail(
-            L, rc,
-            "a name of a service or method has 1 to 255 printable characters without spaces");
+        return gr_bind_fail(L, rc, text_of_einval(box, &request));
     if (rc == GR_EEXHAUSTED)
         return gr_bind_fail(L, rc, "this client has as many calls under way as it may");
     if (rc < 0)
@@ -188,9 +223,22 @@ static bool is_nil(gr_slice value)
     return value.len == 0 || (value.len == 1 && value.data[0] == 0xc0);
 }
 
+/* "failed", id, code, class, message */
+static int push_hook_failed(lua_State *L, uint64_t id, int rc, const gr_pack_error *why)
+{
+    lua_pushinteger(L, GR_CLIENT_FAILED);
+    lua_pushinteger(L, (lua_Integer)id);
+    fail_unpacked(L, rc, "the result", why); /* nil, code, text */
+    lua_pushvalue(L, -2);
+    lua_replace(L, -4);
+    return 5;
+}
+
 static int push_reply(lua_State *L, const gr_client_event *event) /* kind, id, value, status */
 {
     gr_slice result, exception = {0};
+    gr_pack_error why;
+    why.text[0] = '\0';
     int rc = gr_wire_get_result(event->payload, &result, &exception);
     if (rc == 0 && !is_nil(exception))
         return push_failed(L, event->id, GR_EINTERNAL, exception, NULL);
@@ -199,7 +247,9 @@ static int push_reply(lua_State *L, const gr_client_event *event) /* kind, id, v
     if (rc == 0 && result.len == 0)
         lua_pushnil(L);
     else if (rc == 0)
-        rc = gr_lua_unpack(L, result, NULL);
+        rc = gr_lua_unpack(L, result, NULL, &why);
+    if (rc < 0 && why.text[0] != '\0')
+        return push_hook_failed(L, event->id, rc, &why);
     if (rc < 0) {
         lua_pop(L, 2);
         return push_failed(L, event->id, GR_EDATALOSS, exception,
@@ -228,6 +278,16 @@ static int push_event(lua_State *L, struct box *box, const gr_client_event *even
         lua_pushinteger(L, (lua_Integer)event->payload.len);
         push_items(L, box, event);
         lua_insert(L, -3);
+        if (event->type == GR_CLIENT_ITEM || event->count > 0 || event->payload.len == 0)
+            return 5;
+        lua_pushlstring(L, (const char *)event->payload.data, event->payload.len);
+        return 6;         /* a digest */
+    case GR_CLIENT_CHUNK: /* kind, id, piece, codec, raw */
+        lua_pushinteger(L, event->type);
+        lua_pushinteger(L, (lua_Integer)event->id);
+        lua_pushlstring(L, (const char *)event->payload.data, event->payload.len);
+        lua_pushlstring(L, (const char *)event->codec.data, event->codec.len);
+        lua_pushboolean(L, event->raw);
         return 5;
     default:
         lua_pushinteger(L, event->type);
@@ -240,6 +300,7 @@ static int m_next(lua_State *L) /* client:next() -> kind, ... | nothing */
     struct box *box = check_box(L);
     if (box->endpoint == NULL)
         return 0;
+    gr_bind_check_no_hook(L);
     luaL_checkstack(L, 16, NULL);
     gr_client_event event;
     gr_client *client = gr_endpoint_lock(box->endpoint);
@@ -266,10 +327,12 @@ static int f_client(lua_State *L) /* core.client(options, owner) -> client | nil
         .connect_timeout_ms = (uint32_t)gr_bind_opt_integer(L, 1, "connect_timeout_ms", 0),
         .max_calls = (uint32_t)gr_bind_opt_integer(L, 1, "max_calls", 0),
         .local = options.local,
+        .foreign = options.foreign,
     };
     struct box *box = lua_newuserdatauv(L, sizeof(*box), 1);
     *box = (struct box){0};
     luaL_setmetatable(L, CLIENT);
+    box->dialect = options.foreign.dialect;
     gr_bind_remember(L, box, 2);
     int rc = gr_client_new(&box->engine, &engine);
     if (rc == 0)
@@ -277,7 +340,7 @@ static int f_client(lua_State *L) /* core.client(options, owner) -> client | nil
     return rc < 0 ? gr_bind_fail(L, rc, NULL) : 1;
 }
 
-static int m_close(lua_State *L) /* closing twice is fine: also __gc and __close */
+static int m_close(lua_State *L) /* closing twice is fine */
 {
     struct box *box = check_box(L);
     if (box->endpoint != NULL) {
@@ -287,9 +350,14 @@ static int m_close(lua_State *L) /* closing twice is fine: also __gc and __close
     }
     gr_endpoint_destroy(&box->endpoint);
     gr_client_destroy(&box->engine);
-    gr_msg_destroy(&box->current);
     gr_buf_clear(&box->scratch);
     return 0;
+}
+
+static int m_gc(lua_State *L)
+{
+    gr_msg_destroy(&check_box(L)->current);
+    return m_close(L);
 }
 
 static int
@@ -322,8 +390,8 @@ void gr_bind_client(lua_State *L)
         {"stats", m_stats}, {"close", m_close},   {NULL, NULL},
     };
     static const luaL_Reg items[] = {{"next", items_next}, {"close", items_close}, {NULL, NULL}};
-    gr_bind_class(L, CLIENT, methods, m_close);
-    gr_bind_class(L, ITEMS, items, items_close);
+    gr_bind_class(L, CLIENT, methods, m_gc);
+    gr_bind_class(L, ITEMS, items, items_gc);
     lua_pushcfunction(L, f_client);
     lua_setfield(L, -2, "client");
 }

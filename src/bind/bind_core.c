@@ -1,10 +1,10 @@
-/* bind_core.c - the module gaterpc.core: the loop, the log, and the classes of the other bindings.
+/* bind_core.c - the module gaterpc.core: the loop, and the functions and classes of the other
+ * bindings.
  */
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/err.h"
-#include "base/log.h"
 #include "bind/bind.h"
 #include "bind/bind_msgpack.h"
 #include "host/state.h"
@@ -66,41 +66,6 @@ static int f_busy_limit(lua_State *L) /* core.busy_limit(ms): when the guard com
     return 0;
 }
 
-static int f_log(lua_State *L) /* core.log(level, name, text) */
-{
-    int level = (int)luaL_checkinteger(L, 1);
-    gr_log(level, luaL_checkstring(L, 2), "%s", luaL_checkstring(L, 3));
-    return 0;
-}
-
-static int f_flush_log(lua_State *L) /* core.flush_log(): waits a second at most */
-{
-    (void)L;
-    gr_log_flush(1000);
-    return 0;
-}
-
-static int f_log_level(lua_State *L) /* core.log_level([level]) -> level */
-{
-    if (!lua_isnoneornil(L, 1))
-        gr_log_set_level((int)luaL_checkinteger(L, 1));
-    lua_pushinteger(L, gr_log_level());
-    return 1;
-}
-
-static int f_ext_class(lua_State *L)
-/* core.ext_class(type, metatable, referents): what ext of this type are, see gr_lua_set_ext_class()
- */
-{
-    lua_Integer type = luaL_checkinteger(L, 1);
-    luaL_argcheck(L, type >= INT8_MIN && type < -1, 1, "must be from -128 to -2");
-    luaL_checktype(L, 2, LUA_TTABLE);
-    luaL_checktype(L, 3, LUA_TTABLE);
-    lua_settop(L, 3);
-    gr_lua_set_ext_class(L, (int8_t)type);
-    return 0;
-}
-
 static int f_isatty(lua_State *L) /* core.isatty(fd) -> boolean */
 {
     lua_pushboolean(L, isatty((int)luaL_checkinteger(L, 1)));
@@ -117,11 +82,7 @@ static int f_allow_interrupts(lua_State *L) /* core.allow_interrupts(): Ctrl-C s
 static const luaL_Reg common[] = {
     {"now", f_now},
     {"now_ms", f_now_ms},
-    {"log", f_log},
-    {"flush_log", f_flush_log},
-    {"log_level", f_log_level},
     {"isatty", f_isatty},
-    {"ext_class", f_ext_class},
     {NULL, NULL},
 };
 
@@ -143,8 +104,10 @@ static int open_core(lua_State *L)
     gr_bind_client(L);
     gr_bind_worker(L);
     gr_bind_majordomo(L);
+    gr_bind_codec(L);
     gr_bind_repl(L);
     gr_bind_executor(L);
+    gr_bind_log(L);
     return 1;
 }
 
@@ -152,26 +115,28 @@ static int open_core_inside(lua_State *L)
 {
     luaL_newlib(L, common);
     gr_lua_msgpack_setup(L);
+    gr_bind_log(L);
     return 1;
+}
+
+static void preload(lua_State *L, lua_CFunction open_this_core)
+{
+    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
+    lua_pushcfunction(L, open_this_core);
+    lua_setfield(L, -2, "gaterpc.core");
+    lua_pushcfunction(L, luaopen_gaterpc_msgpack);
+    lua_setfield(L, -2, "gaterpc.msgpack_core");
 }
 
 void gr_bind_preload(lua_State *L)
 {
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_pushcfunction(L, open_core);
-    lua_setfield(L, -2, "gaterpc.core");
-    lua_pushcfunction(L, luaopen_gaterpc_msgpack);
-    lua_setfield(L, -2, "gaterpc.msgpack");
+    preload(L, open_core);
     lua_pop(L, 1);
 }
 
 void gr_bind_preload_inside(lua_State *L)
 {
-    luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_PRELOAD_TABLE);
-    lua_pushcfunction(L, open_core_inside);
-    lua_setfield(L, -2, "gaterpc.core");
-    lua_pushcfunction(L, luaopen_gaterpc_msgpack);
-    lua_setfield(L, -2, "gaterpc.msgpack");
+    preload(L, open_core_inside);
     lua_pushcfunction(L, gr_bind_open_port);
     lua_setfield(L, -2, "gaterpc.port");
     lua_pop(L, 1);

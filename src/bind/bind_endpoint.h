@@ -5,6 +5,7 @@
 
 #include <lua.h>
 
+#include "engine/foreign.h"
 #include "net/endpoint.h"
 
 /* A packed argument list, result or item is no larger than this, and no frame that is received is
@@ -17,10 +18,12 @@ typedef struct gr_bind_options {
     uint32_t liveness;
     bool local;
     gr_sock_options sock;
+    gr_foreign_options foreign;
 } gr_bind_options;
 
-/* Reads address, heartbeat_ms, liveness, reconnect_ms and reconnect_max_ms from the table at
- * index 1. Raises when one is of the wrong type. */
+/* Reads address, heartbeat_ms, liveness, reconnect_ms, reconnect_max_ms, hwm, ipv6, dialect,
+ * mechanism, user and password from the table at index 1, which must live as long as the options.
+ * Raises when one is of the wrong type. */
 void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out);
 
 /* Joins an engine to its endpoint. Returns as gr_endpoint_new(). */

@@ -1,4 +1,5 @@
 /* bind_executor.c - executors for Lua: core.executor(kind, owner) -> executor. */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/err.h"
@@ -172,38 +173,83 @@ static int m_kill(lua_State *L) /* executor:kill() */
 
 /* --- from the executor ------------------------------------------------------------------- */
 
-/* [-0, +n] Values of the body, or one nil when it is damaged. */
-static int push_values(lua_State *L, const gr_frame *frame)
+/* [-0, +n] Values of the body. Returns n, or an error that why explains. */
+static int push_values(lua_State *L, const gr_frame *frame, gr_pack_error *why)
 {
-    int n = gr_lua_unpack_args(L, gr_frame_body(frame), frame->head.c);
+    int n = gr_lua_unpack_args(L, gr_frame_body(frame), frame->head.c, why);
+    if (n < 0 && why->text[0] == '\0')
+        snprintf(why->text, sizeof(why->text), "they are no msgpack");
+    return n;
+}
+
+/* kind, id, memory, seconds, last, code, class, message, traceback */
+static int push_unreadable(lua_State *L, const gr_frame_head *head, int rc,
+                           const gr_pack_error *why)
+{
+    lua_pushinteger(L, GR_FRAME_FAILED);
+    lua_pushinteger(L, (lua_Integer)head->id);
+    lua_pushinteger(L, (lua_Integer)head->memory);
+    lua_pushnumber(L, (lua_Number)head->took_ns / 1e9);
+    lua_pushboolean(L, head->last);
+    lua_pushstring(L, gr_err_code(rc));
+    lua_pushstring(L, gr_err_code(rc));
+    lua_pushfstring(L, "the results of the job cannot be unpacked: %s", why->text);
+    lua_pushliteral(L, "");
+    return 9;
+}
+
+/* kind, id, memory, seconds, is_stream, results; or last, code, class, message, traceback */
+static int push_end(lua_State *L, const gr_frame *frame)
+{
+    const gr_frame_head *head = &frame->head;
+    gr_pack_error why;
+    int base = lua_gettop(L);
+    lua_pushinteger(L, head->type);
+    lua_pushinteger(L, (lua_Integer)head->id);
+    lua_pushinteger(L, (lua_Integer)head->memory);
+    lua_pushnumber(L, (lua_Number)head->took_ns / 1e9);
+    lua_pushboolean(L, head->type == GR_FRAME_DONE ? head->flag : head->last);
+    int n = push_values(L, frame, &why);
     if (n >= 0)
-        return n;
-    lua_pushnil(L);
-    return 1;
+        return 5 + n;
+    lua_settop(L, base);
+    return push_unreadable(L, head, n, &why);
+}
+
+/* kind, id, bytes, value; or nil, code, text in place of the value */
+static int push_item(lua_State *L, const gr_frame *frame)
+{
+    gr_pack_error why;
+    lua_pushinteger(L, GR_FRAME_ITEM);
+    lua_pushinteger(L, (lua_Integer)frame->head.id);
+    lua_pushinteger(L, frame->head.len);
+    int rc = gr_lua_unpack(L, gr_frame_body(frame), NULL, &why);
+    if (rc == 0)
+        return 4;
+    return 3 + gr_bind_fail(L, rc, why.text[0] != '\0' ? why.text : "it is no msgpack");
 }
 
 static int push_frame(lua_State *L, const gr_frame *frame)
 {
     const gr_frame_head *head = &frame->head;
-    lua_pushinteger(L, head->type);
-    lua_pushinteger(L, (lua_Integer)head->id);
+    gr_pack_error why;
     switch (head->type) {
     case GR_FRAME_READY: /* kind, 0, memory */
+        lua_pushinteger(L, head->type);
+        lua_pushinteger(L, 0);
         lua_pushinteger(L, (lua_Integer)head->memory);
         return 3;
-    case GR_FRAME_ITEM: /* kind, id, bytes, value */
-        lua_pushinteger(L, head->len);
-        if (gr_lua_unpack(L, gr_frame_body(frame), NULL) < 0)
-            lua_pushnil(L);
-        return 4;
-    case GR_FRAME_DONE:   /* kind, id, memory, seconds, is_stream, results */
-    case GR_FRAME_FAILED: /* kind, id, memory, seconds, last, code, class, message, traceback */
-        lua_pushinteger(L, (lua_Integer)head->memory);
-        lua_pushnumber(L, (lua_Number)head->took_ns / 1e9);
-        lua_pushboolean(L, head->type == GR_FRAME_DONE ? head->flag : head->last);
-        return 5 + push_values(L, frame);
-    case GR_FRAME_QUESTION: /* kind, id, arguments */
-        return 2 + push_values(L, frame);
+    case GR_FRAME_ITEM:
+        return push_item(L, frame);
+    case GR_FRAME_DONE:
+    case GR_FRAME_FAILED:
+        return push_end(L, frame);
+    case GR_FRAME_QUESTION: { /* kind, id, arguments; without them when they are damaged */
+        lua_pushinteger(L, head->type);
+        lua_pushinteger(L, (lua_Integer)head->id);
+        int n = push_values(L, frame, &why);
+        return 2 + (n > 0 ? n : 0);
+    }
     }
     return 0; /* not from an executor */
 }
@@ -215,6 +261,7 @@ static int m_next(lua_State *L)
     struct box *box = check_box(L);
     int pushed = 0;
     luaL_checkstack(L, 16, NULL);
+    gr_bind_check_no_hook(L);
     while (pushed == 0 && box->executor != NULL) {
         gr_frame_destroy(&box->current); /* left over when an error came between */
         box->current = gr_executor_next(box->executor);
@@ -264,8 +311,14 @@ static int m_pid(lua_State *L) /* executor:pid() -> integer; 0 for a thread */
 }
 
 static int m_close(lua_State *L)
-/* executor:close(): it does the job that it has and ends. Closing twice is fine: also __gc and
- * __close */
+/* executor:close(): it does the job that it has and ends. Closing twice is fine: also __close */
+{
+    gr_executor_destroy(&check_box(L)->executor);
+    return 0;
+}
+
+/* Not in m_close(), which a hook may call while the frame is being read. */
+static int m_gc(lua_State *L)
 {
     struct box *box = check_box(L);
     gr_executor_destroy(&box->executor);
@@ -281,6 +334,10 @@ void gr_bind_executor(lua_State *L)
         {"pid", m_pid},       {"close", m_close}, {NULL, NULL},
     };
     gr_bind_class(L, EXECUTOR, methods, m_close);
+    luaL_getmetatable(L, EXECUTOR);
+    lua_pushcfunction(L, m_gc);
+    lua_setfield(L, -2, "__gc");
+    lua_pop(L, 1);
     lua_pushcfunction(L, f_executor);
     lua_setfield(L, -2, "executor");
 }

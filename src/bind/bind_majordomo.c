@@ -1,6 +1,5 @@
 /* bind_majordomo.c - the broker for Lua: core.majordomo{...} -> majordomo. */
 #include <stdlib.h>
-#include <sys/random.h>
 
 #include "base/err.h"
 #include "bind/bind.h"
@@ -78,23 +77,17 @@ static int open_ended(lua_State *L, struct box *box)
     return 0;
 }
 
-static uint64_t random_number(void)
-{
-    uint64_t number = 0;
-    if (getrandom(&number, sizeof(number), 0) != sizeof(number))
-        number = (uint64_t)(uintptr_t)&number;
-    return number | 1;
-}
-
 static int
 f_majordomo(lua_State *L) /* core.majordomo(options, owner) -> majordomo | nil, code, text */
 {
     luaL_checktype(L, 1, LUA_TTABLE);
     gr_majordomo_options options = {
         .ctx = gr_state_of(L)->ctx,
+        .sock.hwm = (int)gr_bind_opt_integer(L, 1, "hwm", 0),
+        .sock.ipv6 = gr_bind_opt_integer(L, 1, "ipv6", 0) != 0,
         .broker =
             {
-                .instance = random_number(),
+                .instance = gr_bind_random(),
                 .heartbeat_ms = (uint32_t)gr_bind_opt_integer(L, 1, "heartbeat_ms", 0),
                 .liveness = (uint32_t)gr_bind_opt_integer(L, 1, "liveness", 0),
                 .queue_len = (uint32_t)gr_bind_opt_integer(L, 1, "queue_len", 0),
@@ -103,6 +96,10 @@ f_majordomo(lua_State *L) /* core.majordomo(options, owner) -> majordomo | nil, 
                 .max_peers = (uint32_t)gr_bind_opt_integer(L, 1, "max_peers", 0),
                 .max_calls = (uint32_t)gr_bind_opt_integer(L, 1, "max_calls", 0),
                 .idle_ms = (uint32_t)gr_bind_opt_integer(L, 1, "idle_ms", 0),
+                .call_ms = (uint32_t)gr_bind_opt_integer(L, 1, "call_ms", 0),
+                .gate01_ms = (uint32_t)gr_bind_opt_integer(L, 1, "gate01_ms", 0),
+                .gate02_ms = (uint32_t)gr_bind_opt_integer(L, 1, "gate02_ms", 0),
+                .mdp_ms = (uint32_t)gr_bind_opt_integer(L, 1, "mdp_ms", 0),
             },
     };
     struct box *box = lua_newuserdatauv(L, sizeof(*box), 1);
@@ -127,6 +124,19 @@ m_bind(lua_State *L) /* majordomo:bind("front" | "back", address) -> address | n
     if (rc < 0)
         return gr_bind_fail(L, rc, NULL);
     lua_pushstring(L, bound);
+    return 1;
+}
+
+static int m_add_user(lua_State *L)
+/* majordomo:add_user(name, password) -> true | nil, code, text; before the start */
+{
+    struct box *box = check_open(L);
+    gr_slice name = gr_bind_check_slice(L, 2), password = gr_bind_check_slice(L, 3);
+    luaL_argcheck(L, !box->running, 1, "the broker runs already");
+    int rc = gr_majordomo_add_user(box->majordomo, name, password);
+    if (rc < 0)
+        return gr_bind_fail(L, rc, "names and passwords have 1 to 255 bytes");
+    lua_pushboolean(L, 1);
     return 1;
 }
 
@@ -172,15 +182,23 @@ static int m_stats(lua_State *L) /* majordomo:stats() -> table of counters */
         const char *name;
         uint64_t value;
     } fields[] = {
-        {"requests", stats.requests},   {"answers", stats.answers},
-        {"items", stats.items},         {"late", stats.late},
-        {"malformed", stats.malformed}, {"redispatch", stats.redispatch},
-        {"lost", stats.lost},           {"slow", stats.slow},
-        {"peers", stats.peers},         {"workers", stats.workers},
-        {"services", stats.services},   {"calls", stats.calls},
+        {"requests", stats.requests},
+        {"answers", stats.answers},
+        {"items", stats.items},
+        {"late", stats.late},
+        {"malformed", stats.malformed},
+        {"redispatch", stats.redispatch},
+        {"lost", stats.lost},
+        {"slow", stats.slow},
+        {"peers", stats.peers},
+        {"workers", stats.workers},
+        {"services", stats.services},
+        {"calls", stats.calls},
         {"waiting", stats.waiting},
+        {"refused", stats.refused},
+        {"cut", stats.cut},
     };
-    lua_createtable(L, 0, 13);
+    lua_createtable(L, 0, 15);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         lua_pushinteger(L, (lua_Integer)fields[i].value);
         lua_setfield(L, -2, fields[i].name);
@@ -191,8 +209,8 @@ static int m_stats(lua_State *L) /* majordomo:stats() -> table of counters */
 void gr_bind_majordomo(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"bind", m_bind},   {"start", m_start}, {"drain", m_drain},
-        {"stats", m_stats}, {"close", m_close}, {NULL, NULL},
+        {"bind", m_bind},   {"add_user", m_add_user}, {"start", m_start}, {"drain", m_drain},
+        {"stats", m_stats}, {"close", m_close},       {NULL, NULL},
     };
     gr_bind_class(L, MAJORDOMO, methods, m_close);
     lua_pushcfunction(L, f_majordomo);

@@ -1,28 +1,33 @@
-#include "bind/bind_msgpack.h"
+#include "bind/bind_msgpack_priv.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-#include <lauxlib.h>
 
 #include "base/err.h"
 #include "base/mp.h"
+#include "bind/bind.h"
 
 /* Addresses of these are keys: metatable_keys[kind] of a kind's metatable in the registry, kind_key
  * of the kind's number in the metatable. */
 static const char metatable_keys[GR_LUA_KINDS];
 static const char kind_key;
-static const char classes_key; /* of the table of ext classes in the registry, by type */
+
+enum gr_lua_kind gr_lua_kind_of_metatable(lua_State *L)
+{
+    lua_rawgetp(L, -1, &kind_key);
+    lua_Integer kind = lua_tointeger(L, -1);
+    lua_pop(L, 1);
+    return kind > 0 && kind < GR_LUA_KINDS ? (enum gr_lua_kind)kind : GR_LUA_PLAIN;
+}
 
 enum gr_lua_kind gr_lua_kind(lua_State *L, int index)
 {
     if (!lua_getmetatable(L, index))
         return GR_LUA_PLAIN;
-    lua_rawgetp(L, -1, &kind_key);
-    lua_Integer kind = lua_tointeger(L, -1);
-    lua_pop(L, 2);
-    return kind > 0 && kind < GR_LUA_KINDS ? (enum gr_lua_kind)kind : GR_LUA_PLAIN;
+    enum gr_lua_kind kind = gr_lua_kind_of_metatable(L);
+    lua_pop(L, 1);
+    return kind;
 }
 
 void gr_lua_push_kind(lua_State *L, enum gr_lua_kind kind)
@@ -57,48 +62,6 @@ static void set_kind(lua_State *L, enum gr_lua_kind kind) /* of the value on top
 {
     gr_lua_push_kind(L, kind);
     lua_setmetatable(L, -2);
-}
-
-/* Classes of ext. */
-
-enum { REFERENTS = 3 }; /* in their metatables, behind the names of the fields */
-
-void gr_lua_set_ext_class(lua_State *L, int8_t type)
-{
-    lua_rawseti(L, -2, REFERENTS);
-    lua_pushinteger(L, GR_LUA_EXT);
-    lua_rawsetp(L, -2, &kind_key);
-    lua_pushliteral(L, "type");
-    lua_rawseti(L, -2, 1);
-    lua_pushliteral(L, "data");
-    lua_rawseti(L, -2, 2);
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &classes_key) == LUA_TNIL) {
-        lua_pop(L, 1);
-        lua_newtable(L);
-        lua_pushvalue(L, -1);
-        lua_rawsetp(L, LUA_REGISTRYINDEX, &classes_key);
-    }
-    lua_insert(L, -2);
-    lua_rawseti(L, -2, type);
-    lua_pop(L, 1);
-}
-
-void gr_lua_finish_ext(lua_State *L, int8_t type)
-{
-    int data = lua_gettop(L);
-    bool has_class = lua_rawgetp(L, LUA_REGISTRYINDEX, &classes_key) == LUA_TTABLE &&
-                     lua_rawgeti(L, -1, type) == LUA_TTABLE;
-    if (has_class) {
-        lua_rawgeti(L, -1, REFERENTS);
-        lua_pushvalue(L, data);
-        lua_rawget(L, -2);
-        lua_rawseti(L, data - 1, 1);
-        lua_pop(L, 1);
-    } else {
-        gr_lua_push_kind(L, GR_LUA_EXT);
-    }
-    lua_setmetatable(L, data - 1);
-    lua_settop(L, data - 1);
 }
 
 /* Marks. */
@@ -225,42 +188,6 @@ static int ext_tostring(lua_State *L)
     return 1;
 }
 
-static int f_timestamp(lua_State *L) /* timestamp(seconds, nanoseconds = 0) -> wrapper */
-{
-    lua_Integer seconds = luaL_checkinteger(L, 1);
-    lua_Integer nanoseconds = luaL_optinteger(L, 2, 0);
-    luaL_argcheck(L, nanoseconds >= 0 && nanoseconds <= 999999999, 2,
-                  "must be from 0 to 999999999");
-    lua_createtable(L, 0, 2);
-    lua_pushinteger(L, seconds);
-    lua_setfield(L, -2, "seconds");
-    lua_pushinteger(L, nanoseconds);
-    lua_setfield(L, -2, "nanoseconds");
-    set_kind(L, GR_LUA_TIMESTAMP);
-    return 1;
-}
-
-static int timestamp_tostring(lua_State *L) /* 2026-11-24T03:21:54.123000000Z */
-{
-    luaL_checktype(L, 1, LUA_TTABLE);
-    lua_settop(L, 1);
-    lua_pushstring(L, "seconds");
-    lua_rawget(L, 1);
-    lua_pushstring(L, "nanoseconds");
-    lua_rawget(L, 1);
-    time_t seconds = (time_t)lua_tointeger(L, 2);
-    struct tm parts;
-    char day[64], fraction[32];
-    if (gmtime_r(&seconds, &parts) == NULL) { /* a year beyond what fits an int */
-        lua_pushfstring(L, "gaterpc.timestamp(%I, %I)", lua_tointeger(L, 2), lua_tointeger(L, 3));
-        return 1;
-    }
-    strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &parts);
-    snprintf(fraction, sizeof(fraction), ".%09" PRId64 "Z", (int64_t)lua_tointeger(L, 3));
-    lua_pushfstring(L, "%s%s", day, fraction);
-    return 1;
-}
-
 /* Unsigned integers above 2^63-1 (and below, when somebody makes one). */
 
 static bool to_uint64(lua_State *L, int index, uint64_t *value)
@@ -358,52 +285,39 @@ static int scratch_gc(lua_State *L)
     return 0;
 }
 
-/* The buffer in the function's first upvalue, empty. It belongs to the collector, because making
- * the result can raise a memory error. */
-static gr_buf *scratch(lua_State *L)
+/* [-0, +1; on an error -0, +0] Pushes what was packed. While hooks ran the buffer was nobody
+ * else's; before this can raise it belongs to the collector again. */
+static void push_packed(lua_State *L, gr_buf *kept, const gr_buf *packed, int rc)
 {
-    gr_buf *buf = lua_touserdata(L, lua_upvalueindex(1));
-    buf->len = 0;
-    return buf;
-}
-
-static void trim(gr_buf *buf)
-{
-    if (buf->cap > SCRATCH_KEPT)
-        gr_buf_clear(buf);
-}
-
-static int push_failure(lua_State *L, int rc, const char *text)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, gr_err_code(rc));
-    lua_pushstring(L, text);
-    return 3;
+    gr_buf_clear(kept); /* a hook may have packed, too */
+    *kept = *packed;
+    if (rc == 0)
+        lua_pushlstring(L, (const char *)kept->data, kept->len);
+    if (kept->cap > SCRATCH_KEPT)
+        gr_buf_clear(kept);
 }
 
 static int f_pack(lua_State *L) /* pack(v) -> string | nil, code, text */
 {
     gr_pack_error error;
     luaL_checkany(L, 1);
-    gr_buf *buf = scratch(L);
-    int rc = gr_lua_pack(L, 1, buf, &error);
-    if (rc == 0)
-        lua_pushlstring(L, (const char *)buf->data, buf->len);
-    trim(buf);
-    return rc == 0 ? 1 : push_failure(L, rc, error.text);
+    gr_buf *kept = lua_touserdata(L, lua_upvalueindex(1));
+    gr_buf buf = gr_bind_take_buf(kept);
+    int rc = gr_lua_pack(L, 1, &buf, &error);
+    push_packed(L, kept, &buf, rc);
+    return rc == 0 ? 1 : gr_bind_fail(L, rc, error.text);
 }
 
 static int f_pack_args(lua_State *L) /* pack_args(...) -> string, split | nil, code, text */
 {
     gr_pack_error error;
     uint32_t split = 0;
-    gr_buf *buf = scratch(L);
-    int rc = gr_lua_pack_args(L, 1, lua_gettop(L), buf, &split, &error);
-    if (rc == 0)
-        lua_pushlstring(L, (const char *)buf->data, buf->len);
-    trim(buf);
+    gr_buf *kept = lua_touserdata(L, lua_upvalueindex(1));
+    gr_buf buf = gr_bind_take_buf(kept);
+    int rc = gr_lua_pack_args(L, 1, lua_gettop(L), &buf, &split, &error);
+    push_packed(L, kept, &buf, rc);
     if (rc < 0)
-        return push_failure(L, rc, error.text);
+        return gr_bind_fail(L, rc, error.text);
     lua_pushinteger(L, split);
     return 2;
 }
@@ -415,6 +329,11 @@ static const char *why_not(int rc)
     if (rc == GR_EEXHAUSTED)
         return "deeper than 64 levels, longer than 32 MiB, or more than 1048576 elements";
     return gr_err_text(rc);
+}
+
+static int fail_unpack(lua_State *L, int rc, const gr_pack_error *error)
+{
+    return gr_bind_fail(L, rc, error->text[0] != '\0' ? error->text : why_not(rc));
 }
 
 /* The bytes of the string at 1 from the optional position at 2 on. */
@@ -433,12 +352,13 @@ static int f_unpack(lua_State *L)
 {
     gr_slice bytes = check_bytes(L);
     size_t used;
+    gr_pack_error error;
     bool is_part = !lua_isnoneornil(L, 2);
-    int rc = gr_lua_unpack(L, bytes, &used);
+    int rc = gr_lua_unpack(L, bytes, &used, &error);
     if (rc < 0)
-        return push_failure(L, rc, why_not(rc));
+        return fail_unpack(L, rc, &error);
     if (!is_part && used < bytes.len)
-        return push_failure(L, GR_EINVAL, "more bytes follow the value");
+        return gr_bind_fail(L, GR_EINVAL, "more bytes follow the value");
     if (!is_part)
         return 1;
     lua_pushinteger(L, luaL_checkinteger(L, 2) + (lua_Integer)used);
@@ -455,8 +375,11 @@ static int f_unpack_args(lua_State *L) /* unpack_args(s, split) -> true, ... | n
                   "outside the string");
     lua_settop(L, 1);
     lua_pushboolean(L, true);
-    int rc = gr_lua_unpack_args(L, gr_slice_of(text, len), (uint32_t)split);
-    return rc < 0 ? push_failure(L, rc, why_not(rc)) : rc + 1;
+    gr_pack_error error;
+    int rc = gr_lua_unpack_args(L, gr_slice_of(text, len), (uint32_t)split, &error);
+    if (rc < 0)
+        return fail_unpack(L, rc, &error);
+    return rc + 1;
 }
 
 static int f_skip(lua_State *L) /* skip(s, pos = 1) -> next position | nil, code, text */
@@ -465,33 +388,36 @@ static int f_skip(lua_State *L) /* skip(s, pos = 1) -> next position | nil, code
     gr_mp_reader reader = gr_mp_read(bytes);
     int rc = gr_mp_skip(&reader);
     if (rc < 0)
-        return push_failure(L, rc, why_not(rc));
+        return gr_bind_fail(L, rc, why_not(rc));
     lua_pushinteger(L, luaL_optinteger(L, 2, 1) + (lua_Integer)(reader.at - bytes.data));
     return 1;
 }
 
-static const luaL_Reg uint64_methods[] = {{"__tostring", uint64_tostring},
-                                          {"__eq", uint64_eq},
-                                          {"__lt", uint64_lt},
-                                          {"__le", uint64_le},
-                                          {NULL, NULL}};
-static const luaL_Reg wrapped_methods[] = {{"__tostring", wrapped_tostring}, {NULL, NULL}};
-static const luaL_Reg ext_methods[] = {{"__tostring", ext_tostring}, {NULL, NULL}};
-static const luaL_Reg timestamp_methods[] = {{"__tostring", timestamp_tostring}, {NULL, NULL}};
+static const luaL_Reg uint64_meta[] = {{"__tostring", uint64_tostring},
+                                       {"__eq", uint64_eq},
+                                       {"__lt", uint64_lt},
+                                       {"__le", uint64_le},
+                                       {NULL, NULL}};
+static const luaL_Reg wrapped_meta[] = {{"__tostring", wrapped_tostring}, {NULL, NULL}};
+static const luaL_Reg ext_meta[] = {{"__tostring", ext_tostring}, {NULL, NULL}};
 
 static const struct {
     const char *name;
-    const luaL_Reg *methods;
+    const luaL_Reg *meta;
     const char *fields[2]; /* at 1 and 2 of the metatable, for gr_lua_pack() */
+    const luaL_Reg *methods;
 } kinds[GR_LUA_KINDS] = {
     [GR_LUA_MAP] = {.name = "gaterpc.map"},
     [GR_LUA_ARRAY] = {.name = "gaterpc.array", .fields = {"n"}},
     [GR_LUA_KWARGS] = {.name = "gaterpc.kwargs"},
-    [GR_LUA_BIN] = {.name = "gaterpc.bin", .methods = wrapped_methods},
-    [GR_LUA_STR] = {.name = "gaterpc.str", .methods = wrapped_methods},
-    [GR_LUA_EXT] = {"gaterpc.ext", ext_methods, {"type", "data"}},
-    [GR_LUA_TIMESTAMP] = {"gaterpc.timestamp", timestamp_methods, {"seconds", "nanoseconds"}},
-    [GR_LUA_UINT64] = {.name = "gaterpc.uint64", .methods = uint64_methods},
+    [GR_LUA_BIN] = {.name = "gaterpc.bin", .meta = wrapped_meta},
+    [GR_LUA_STR] = {.name = "gaterpc.str", .meta = wrapped_meta},
+    [GR_LUA_EXT] = {"gaterpc.ext", ext_meta, {"type", "data"}, NULL},
+    [GR_LUA_TIMESTAMP] = {"gaterpc.timestamp",
+                          gr_lua_timestamp_meta,
+                          {"seconds", "nanoseconds"},
+                          gr_lua_timestamp_methods},
+    [GR_LUA_UINT64] = {.name = "gaterpc.uint64", .meta = uint64_meta},
 };
 
 void gr_lua_msgpack_setup(lua_State *L)
@@ -512,27 +438,24 @@ void gr_lua_msgpack_setup(lua_State *L)
             lua_pushstring(L, kinds[kind].fields[i]); /* nil for NULL */
             lua_rawseti(L, -2, i + 1);
         }
-        if (kinds[kind].methods != NULL)
+        if (kinds[kind].meta != NULL)
+            luaL_setfuncs(L, kinds[kind].meta, 0);
+        if (kinds[kind].methods != NULL) {
+            lua_newtable(L);
             luaL_setfuncs(L, kinds[kind].methods, 0);
+            lua_setfield(L, -2, "__index");
+        }
         lua_rawsetp(L, LUA_REGISTRYINDEX, &metatable_keys[kind]);
     }
 }
 
-static const luaL_Reg functions[] = {{"map", f_map},
-                                     {"array", f_array},
-                                     {"kwargs", f_kwargs},
-                                     {"is_map", f_is_map},
-                                     {"is_array", f_is_array},
-                                     {"is_kwargs", f_is_kwargs},
-                                     {"bin", f_bin},
-                                     {"str", f_str},
-                                     {"ext", f_ext},
-                                     {"uint64", f_uint64},
-                                     {"timestamp", f_timestamp},
-                                     {"unpack", f_unpack},
-                                     {"unpack_args", f_unpack_args},
-                                     {"skip", f_skip},
-                                     {NULL, NULL}};
+static const luaL_Reg functions[] = {{"map", f_map},           {"array", f_array},
+                                     {"kwargs", f_kwargs},     {"is_map", f_is_map},
+                                     {"is_array", f_is_array}, {"is_kwargs", f_is_kwargs},
+                                     {"bin", f_bin},           {"str", f_str},
+                                     {"ext", f_ext},           {"uint64", f_uint64},
+                                     {"unpack", f_unpack},     {"unpack_args", f_unpack_args},
+                                     {"skip", f_skip},         {NULL, NULL}};
 static const luaL_Reg packing_functions[] = {
     {"pack", f_pack}, {"pack_args", f_pack_args}, {NULL, NULL}};
 
@@ -550,8 +473,11 @@ int luaopen_gaterpc_msgpack(lua_State *L)
 {
     gr_lua_msgpack_setup(L);
     luaL_newlib(L, functions);
+    luaL_setfuncs(L, gr_lua_timestamp_functions, 0);
     lua_pushlightuserdata(L, NULL);
     lua_setfield(L, -2, "null");
+    gr_lua_push_hook_functions(L);
+    lua_setfield(L, -2, "hooks");
     push_scratch(L);
     luaL_setfuncs(L, packing_functions, 1);
     return 1;

@@ -1,4 +1,4 @@
-#include "bind/bind_msgpack.h"
+#include "bind/bind_msgpack_priv.h"
 
 #include <msgpack/pack.h>
 #include <stdio.h>
@@ -8,24 +8,24 @@
 #include "base/mp.h"
 
 enum {
-    STACK_PER_LEVEL = 8,
-    PATH = 56, /* of a place such as .user["full name"][3]; longer ones lose their front */
-    KEY = 28,  /* of one string key in there */
+    STACK_PER_LEVEL = 10,
+    MAX_ROUNDS = 8, /* prepare_pack may give what prepare_pack must see again */
 };
 
 struct packer {
     msgpack_packer mp;
     lua_State *L;
     gr_buf *out;
-    size_t limit; /* of out's length */
-    int rc;       /* the first error of append(), which then only fails */
-    /* What goes into the error text. The path grows from back to front on the way out. */
-    bool is_path_full;
-    size_t path_at;
+    size_t limit;   /* of out's length */
+    int rc;         /* the first error of append(), which then only fails */
+    unsigned calls; /* of hooks; whoever loops over a table looks whether there was one */
+    int rounds;     /* of prepare_pack, for one value at this depth */
+    int rounds_depth;
+    /* What goes into the error text. */
     const char *subject;
-    char root[24]; /* "argument 3", "kwargs" or nothing */
-    char problem[128];
-    char path[PATH + 1];
+    gr_lua_path path;
+    char name[GR_LUA_EXT_NAME]; /* of an ext type that is the subject */
+    char problem[GR_LUA_SAID + 64];
 };
 
 static int append(void *data, const char *bytes, size_t len)
@@ -45,10 +45,10 @@ static void start(struct packer *self, lua_State *L, gr_buf *out)
     self->out = out;
     self->limit = out->len + GR_LUA_MAX_PACKED;
     self->rc = 0;
-    self->is_path_full = false;
-    self->path_at = PATH;
-    self->path[PATH] = '\0';
-    self->root[0] = '\0';
+    self->calls = 0;
+    self->rounds = 0;
+    self->rounds_depth = -1;
+    gr_lua_path_start(&self->path);
 }
 
 static int fail(struct packer *self, int rc, const char *subject, const char *problem)
@@ -61,76 +61,6 @@ static int fail(struct packer *self, int rc, const char *subject, const char *pr
 static int too_many(struct packer *self)
 {
     return fail(self, GR_EEXHAUSTED, "table", "has more than 1048576 elements");
-}
-
-static void prepend(struct packer *self, const char *text, size_t len)
-{
-    if (self->is_path_full)
-        return;
-    if (self->path_at < len + 3) {
-        text = "...";
-        len = 3;
-        self->is_path_full = true;
-    }
-    self->path_at -= len;
-    memcpy(self->path + self->path_at, text, len);
-}
-
-static bool is_name(const char *text, size_t len)
-{
-    static const char tail[] = "_abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-    return len > 0 && len <= KEY && (text[0] < '0' || text[0] > '9') && strspn(text, tail) == len;
-}
-
-static void prepend_string_key(struct packer *self, int key)
-{
-    char out[KEY + 8];
-    size_t len;
-    const char *text = lua_tolstring(self->L, key, &len);
-    bool is_cut = len > KEY;
-    if (is_name(text, len)) {
-        int n = snprintf(out, sizeof(out), ".%s", text);
-        prepend(self, out, (size_t)n);
-        return;
-    }
-    bool is_text = !is_cut && gr_mp_is_utf8((const uint8_t *)text, len);
-    char shown[KEY];
-    size_t shown_len = is_cut ? KEY : len;
-    for (size_t i = 0; i < shown_len; i++) {
-        uint8_t byte = (uint8_t)text[i];
-        bool is_plain = byte >= 0x80 ? is_text : byte >= 0x20 && byte != 0x7f;
-        shown[i] = is_plain ? text[i] : '?';
-    }
-    int n = snprintf(out, sizeof(out), "[\"%.*s%s\"]", (int)shown_len, shown, is_cut ? "..." : "");
-    prepend(self, out, (size_t)n);
-}
-
-/* For the error text: what failed was in the container's field with the key at this index. */
-static void prepend_key(struct packer *self, int key)
-{
-    char out[48] = "[?]";
-    switch (lua_type(self->L, key)) {
-    case LUA_TSTRING:
-        prepend_string_key(self, key);
-        return;
-    case LUA_TBOOLEAN:
-        snprintf(out, sizeof(out), "[%s]", lua_toboolean(self->L, key) ? "true" : "false");
-        break;
-    case LUA_TNUMBER:
-        if (lua_isinteger(self->L, key))
-            snprintf(out, sizeof(out), "[%lld]", (long long)lua_tointeger(self->L, key));
-        else
-            snprintf(out, sizeof(out), "[%.14g]", lua_tonumber(self->L, key));
-        break;
-    }
-    prepend(self, out, strlen(out));
-}
-
-static void prepend_index(struct packer *self, lua_Integer i)
-{
-    char out[24];
-    int n = snprintf(out, sizeof(out), "[%lld]", (long long)i);
-    prepend(self, out, (size_t)n);
 }
 
 static int pack_string(struct packer *self, int index, enum gr_lua_kind kind)
@@ -226,6 +156,89 @@ static int pack_timestamp(struct packer *self, int index)
 
 static int pack_value(struct packer *self, int index, int depth);
 
+static bool can_prepare(struct packer *self)
+{
+    gr_lua_hooks *hooks = gr_lua_hooks_of(self->L);
+    return hooks != NULL && hooks->is_set[GR_HOOK_PREPARE_PACK];
+}
+
+static int fail_prepare(struct packer *self, int rc, int type, const char *said)
+{
+    fail(self, rc, lua_typename(self->L, type), "");
+    snprintf(self->problem, sizeof(self->problem), "cannot be packed: %s: %s",
+             gr_lua_hook_name(GR_HOOK_PREPARE_PACK), said);
+    return rc;
+}
+
+/* Packs what prepare_pack makes of the value, which has no form in msgpack. */
+static int prepare_once(struct packer *self, int index, int depth)
+{
+    lua_State *L = self->L;
+    char said[GR_LUA_SAID];
+    int type = lua_type(L, index);
+    if (++self->rounds > MAX_ROUNDS)
+        return fail_prepare(self, GR_EINVAL, type, "it gave 8 values that cannot be packed either");
+    if (!lua_checkstack(L, STACK_PER_LEVEL))
+        return fail(self, GR_ENOMEM, lua_typename(L, type), "needs more stack than there is");
+    lua_pushvalue(L, index);
+    self->calls++;
+    int rc = gr_lua_hook_run(L, GR_HOOK_PREPARE_PACK, said);
+    if (rc < 0)
+        return fail_prepare(self, rc, type, said);
+    rc = pack_value(self, lua_gettop(L), depth);
+    if (rc == 0)
+        lua_pop(L, 1);
+    return rc;
+}
+
+/* Rounds are counted for each value by itself: what is inside of a prepared table has its own. */
+static int prepare(struct packer *self, int index, int depth)
+{
+    if (!can_prepare(self))
+        return fail(self, GR_EINVAL, lua_typename(self->L, lua_type(self->L, index)),
+                    "cannot be packed");
+    int rounds_depth = self->rounds_depth;
+    if (rounds_depth != depth)
+        self->rounds = 0;
+    self->rounds_depth = depth;
+    int rc = prepare_once(self, index, depth);
+    self->rounds_depth = rounds_depth;
+    return rc;
+}
+
+static int fail_registered(struct packer *self, int rc, const char *how, const char *what)
+{
+    fail(self, rc, self->name, "");
+    snprintf(self->problem, sizeof(self->problem), "cannot be packed: its pack function%s%s", how,
+             what);
+    return rc;
+}
+
+/* [-2, +0] The entry of the value's metatable is on top, and that below it. */
+static int pack_registered(struct packer *self, int index)
+{
+    lua_State *L = self->L;
+    char said[GR_LUA_SAID];
+    gr_lua_ext_name(L, self->name);
+    lua_rawgeti(L, -1, GR_EXT_TYPE);
+    int8_t type = (int8_t)lua_tointeger(L, -1);
+    lua_rawgeti(L, -2, GR_EXT_PACK);
+    lua_pushvalue(L, index);
+    self->calls++;
+    int rc = gr_lua_hook_call(L, said);
+    if (rc < 0)
+        return fail_registered(self, rc, ": ", said);
+    if (lua_type(L, -1) != LUA_TSTRING)
+        return fail_registered(self, GR_ELUA, " gave no string but a ", luaL_typename(L, -1));
+    size_t len;
+    const char *data = lua_tolstring(L, -1, &len);
+    if (len > GR_MP_MAX_BYTES)
+        return fail_registered(self, GR_EEXHAUSTED, " gave more than 32 MiB", "");
+    rc = msgpack_pack_ext_with_body(&self->mp, data, len, type);
+    lua_pop(L, 4);
+    return rc;
+}
+
 static int pack_elements(struct packer *self, int index, lua_Integer n, int depth)
 {
     lua_State *L = self->L;
@@ -237,7 +250,7 @@ static int pack_elements(struct packer *self, int index, lua_Integer n, int dept
         lua_rawgeti(L, index, i);
         rc = pack_value(self, element, depth);
         if (rc < 0)
-            prepend_index(self, i);
+            gr_lua_path_add_index(&self->path, i);
         else
             lua_pop(L, 1);
     }
@@ -280,6 +293,21 @@ static int pack_key(struct packer *self, int index)
     return fail(self, GR_EINVAL, "table", problem);
 }
 
+static int fail_changed(struct packer *self)
+{
+    return fail(self, GR_EINVAL, "table", "was changed by a hook while it was packed");
+}
+
+/* [-0, +0] Does the table still have the key on top? If not, lua_next() may raise. */
+static bool has_key(lua_State *L, int index)
+{
+    lua_pushvalue(L, -1);
+    bool has = lua_rawget(L, index) != LUA_TNIL;
+    lua_pop(L, 1);
+    return has;
+}
+
+/* The loop counts, because a hook may change the table. */
 static int pack_map(struct packer *self, int index, lua_Integer count, int depth)
 {
     lua_State *L = self->L;
@@ -289,16 +317,21 @@ static int pack_map(struct packer *self, int index, lua_Integer count, int depth
     int key = lua_gettop(L) + 1;
     lua_pushnil(L);
     while (rc == 0 && lua_next(L, index)) {
+        if (count-- == 0)
+            return fail_changed(self);
         rc = pack_key(self, key);
         if (rc < 0)
             break;
+        unsigned calls = self->calls;
         rc = pack_value(self, key + 1, depth);
         if (rc < 0)
-            prepend_key(self, key);
+            gr_lua_path_add_key(&self->path, L, key);
         else
             lua_pop(L, 1);
+        if (rc == 0 && self->calls != calls && !has_key(L, index))
+            rc = fail_changed(self);
     }
-    return rc;
+    return rc == 0 && count > 0 ? fail_changed(self) : rc;
 }
 
 static int fail_holes(struct packer *self, int index)
@@ -339,14 +372,20 @@ static int pack_container(struct packer *self, int index, enum gr_lua_kind kind,
         return pack_map(self, index, shape.count, depth);
     if (shape.kind == GR_LUA_ARRAY)
         return pack_elements(self, index, shape.count, depth);
-    return fail_holes(self, index);
+    return can_prepare(self) ? prepare(self, index, depth - 1) : fail_holes(self, index);
 }
 
 static int pack_table(struct packer *self, int index, int depth)
 {
     if (!lua_checkstack(self->L, STACK_PER_LEVEL))
         return fail(self, GR_ENOMEM, "table", "needs more stack than there is");
-    enum gr_lua_kind kind = gr_lua_kind(self->L, index);
+    enum gr_lua_kind kind = GR_LUA_PLAIN;
+    if (lua_getmetatable(self->L, index)) {
+        kind = gr_lua_kind_of_metatable(self->L);
+        if (kind == GR_LUA_PLAIN && gr_lua_ext_push_by_metatable(self->L))
+            return pack_registered(self, index);
+        lua_pop(self->L, 1);
+    }
     switch (kind) {
     case GR_LUA_BIN:
     case GR_LUA_STR:
@@ -358,6 +397,19 @@ static int pack_table(struct packer *self, int index, int depth)
     default:
         return pack_container(self, index, kind, depth + 1);
     }
+}
+
+static int pack_userdata(struct packer *self, int index, int depth)
+{
+    lua_State *L = self->L;
+    if (is_uint64(L, index))
+        return pack_uint64(self, index);
+    if (lua_getmetatable(L, index)) {
+        if (gr_lua_ext_push_by_metatable(L))
+            return pack_registered(self, index);
+        lua_pop(L, 1);
+    }
+    return prepare(self, index, depth);
 }
 
 /* index is absolute; depth is the number of containers around the value. On an error the stack is
@@ -382,11 +434,9 @@ static int pack_value(struct packer *self, int index, int depth)
             return msgpack_pack_nil(&self->mp);
         break;
     case LUA_TUSERDATA:
-        if (is_uint64(L, index))
-            return pack_uint64(self, index);
-        break;
+        return pack_userdata(self, index, depth);
     }
-    return fail(self, GR_EINVAL, lua_typename(L, type), "cannot be packed");
+    return prepare(self, index, depth);
 }
 
 /* Puts out and the stack back as they were and says why. */
@@ -399,10 +449,9 @@ static int give_up(struct packer *self, int rc, size_t len, int top, gr_pack_err
                  rc == GR_ENOMEM ? gr_err_text(rc) : "the value takes more than 1 GiB when packed");
         return rc;
     }
-    const char *path = self->path + self->path_at;
-    const char *at = self->root[0] != '\0' || path[0] != '\0' ? " at " : "";
-    snprintf(error->text, sizeof(error->text), "a %s%s%s%s %s", self->subject, at, self->root, path,
-             self->problem);
+    char place[GR_LUA_PLACE];
+    gr_lua_path_print(&self->path, place);
+    snprintf(error->text, sizeof(error->text), "a %s%s %s", self->subject, place, self->problem);
     return rc;
 }
 
@@ -421,7 +470,7 @@ int gr_lua_pack(lua_State *L, int index, gr_buf *out, gr_pack_error *error)
 static int pack_kwargs(struct packer *self, int index)
 {
     lua_State *L = self->L;
-    snprintf(self->root, sizeof(self->root), "kwargs");
+    snprintf(self->path.root, sizeof(self->path.root), "kwargs");
     lua_pushnil(L);
     while (lua_next(L, index)) {
         lua_pop(L, 1);
@@ -440,7 +489,7 @@ static int pack_array_of_args(struct packer *self, int first, int last)
     for (int i = first; i <= last && rc == 0; i++) {
         rc = pack_value(self, i, 1);
         if (rc < 0)
-            snprintf(self->root, sizeof(self->root), "argument %d", i - first + 1);
+            snprintf(self->path.root, sizeof(self->path.root), "argument %d", i - first + 1);
     }
     return rc;
 }

@@ -55,6 +55,12 @@ static int make_frame_of_values(lua_State *L, gr_frame **out, enum gr_frame_type
     return rc;
 }
 
+static void check_may_wait(lua_State *L)
+{
+    if (gr_lua_in_hook(L))
+        luaL_error(L, "a hook cannot wait");
+}
+
 static int fail(lua_State *L, int rc, const gr_pack_error *why)
 {
     return gr_bind_fail(L, rc, why->text[0] != '\0' ? why->text : NULL);
@@ -95,6 +101,18 @@ static int f_next(lua_State *L)
     return 4;
 }
 
+/* An error object, as lua/gaterpc/error.lua reads them. */
+static int raise_unreadable(lua_State *L, int rc, const gr_pack_error *why)
+{
+    lua_createtable(L, 0, 2);
+    lua_pushstring(L, gr_err_code(rc));
+    lua_setfield(L, -2, "code");
+    lua_pushfstring(L, "the arguments of the job cannot be unpacked: %s",
+                    why->text[0] != '\0' ? why->text : "they are no msgpack");
+    lua_setfield(L, -2, "message");
+    return lua_error(L);
+}
+
 static int f_arguments(lua_State *L) /* port.arguments() -> those of the job, once */
 {
     gr_inside *self = gr_inside_of(L);
@@ -103,9 +121,10 @@ static int f_arguments(lua_State *L) /* port.arguments() -> those of the job, on
         return 0;
     size_t skip = (size_t)job->head.a + job->head.b;
     gr_slice args = gr_slice_of(job->body + skip, job->head.len - skip);
-    int n = gr_lua_unpack_args(L, args, job->head.c);
+    gr_pack_error why;
+    int n = gr_lua_unpack_args(L, args, job->head.c, &why);
     if (n < 0)
-        return luaL_error(L, "the arguments of the job are damaged");
+        return raise_unreadable(L, n, &why);
     gr_frame_destroy(&self->job);
     return n;
 }
@@ -120,6 +139,7 @@ static int f_refused(lua_State *L) /* port.refused() -> boolean, limit: the job 
 
 static int f_item(lua_State *L) /* port.item(value) -> true | nil, code, text; waits for credit */
 {
+    check_may_wait(L);
     gr_inside *self = gr_inside_of(L);
     gr_pack_error why;
     gr_frame *frame = NULL;
@@ -180,6 +200,7 @@ static int f_fail(lua_State *L)
 static int
 f_ask(lua_State *L) /* port.ask(...) -> true, ... | nil, code, text; waits for the host */
 {
+    check_may_wait(L);
     gr_inside *self = gr_inside_of(L);
     gr_frame *question = NULL;
     gr_pack_error why;
@@ -191,13 +212,14 @@ f_ask(lua_State *L) /* port.ask(...) -> true, ... | nil, code, text; waits for t
     if (rc < 0)
         return fail(L, rc, &why);
     lua_settop(L, 0);
-    int n = gr_lua_unpack_args(L, gr_frame_body(self->answer), self->answer->head.c);
+    int n = gr_lua_unpack_args(L, gr_frame_body(self->answer), self->answer->head.c, &why);
     gr_frame_destroy(&self->answer);
-    return n < 0 ? gr_bind_fail(L, n, NULL) : n;
+    return n < 0 ? fail(L, n, &why) : n;
 }
 
 static int f_sleep(lua_State *L) /* port.sleep(milliseconds) -> true | nil, code, text */
 {
+    check_may_wait(L);
     gr_inside *self = gr_inside_of(L);
     int rc = gr_port_sleep(self->port, luaL_checkinteger(L, 1));
     if (rc < 0)

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/log.h"
 #include "base/mp.h"
 #include "bind/bind.h"
 #include "bind/bind_endpoint.h"
@@ -13,16 +14,14 @@
 
 #define WORKER "gaterpc.core.worker"
 
-enum {
-    KEEP_SCRATCH = 64 * 1024,
-    QUICK_NS = 100 * 1000, /* items that follow each other faster than this are gathered */
-};
+enum { QUICK_NS = 100 * 1000 }; /* items that follow each other faster than this are gathered */
 
 struct box {
     gr_worker *engine;
     gr_endpoint *endpoint;
-    gr_buf scratch;  /* a payload while it is packed */
-    gr_msg *current; /* of the event that is being turned into Lua values */
+    const gr_dialect *dialect;
+    gr_buf scratch;  /* kept for the next payload */
+    gr_msg *current; /* of the event that is being turned into Lua values, see bind_client.c */
     char *service;
     size_t service_len;
     uint64_t item_route; /* the stream that had the last item, and when */
@@ -42,47 +41,64 @@ static struct box *check_open(lua_State *L)
     return box;
 }
 
-static void tidy(struct box *box)
-{
-    if (box->scratch.cap > KEEP_SCRATCH)
-        gr_buf_clear(&box->scratch);
-}
-
 /* --- answers ----------------------------------------------------------------------------- */
 
 static int pack_result(lua_State *L, gr_buf *out, gr_pack_error *why)
 {
-    out->len = 0;
     why->text[0] = '\0';
     int rc = gr_wire_put_result_begin(out);
     if (rc == 0)
         rc = gr_lua_pack(L, 3, out, why);
     if (rc == 0)
         rc = gr_wire_put_result_end(out);
-    if (rc == 0 && out->len > GR_BIND_MAX_PAYLOAD) {
-        snprintf(why->text, sizeof(why->text), "it is larger than 64 MiB when packed");
-        rc = GR_EEXHAUSTED;
-    }
     return rc;
 }
 
+/* What packing has failed with, for Lua. NOT_FOUND is for calls that are over, not for hooks. */
+static int fail_packing(lua_State *L, int rc, const gr_pack_error *why)
+{
+    return gr_bind_fail(L, rc == GR_ENOTFOUND ? GR_ELUA : rc,
+                        why->text[0] != '\0' ? why->text : NULL);
+}
+
+/* The result alone, for who sends it in another way. */
+static int push_packed(lua_State *L, struct box *box, gr_buf *payload)
+{
+    lua_pushboolean(L, 0);
+    lua_pushlstring(L, (const char *)payload->data + GR_WIRE_RESULT_BEGIN,
+                    payload->len - GR_WIRE_RESULT_LEN);
+    gr_bind_keep_buf(&box->scratch, payload);
+    return 2;
+}
+
 static int m_reply(lua_State *L)
-/* worker:reply(route, value, status) -> true | nil, code, text; NOT_FOUND when the call is over */
+/* worker:reply(route, value, status, limit) -> true | nil, code, text; NOT_FOUND when the call is
+ * over | false, packed: the value is larger than the limit when packed, nothing was sent */
 {
     struct box *box = check_open(L);
     uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
     luaL_checkany(L, 3);
     uint16_t status = (uint16_t)luaL_optinteger(L, 4, 0);
+    lua_Integer limit = luaL_optinteger(L, 5, GR_BIND_MAX_PAYLOAD);
     gr_pack_error why;
-    int rc = pack_result(L, &box->scratch, &why);
+    gr_buf payload = gr_bind_take_buf(&box->scratch);
+    int rc = pack_result(L, &payload, &why);
+    bool is_packed = rc == 0;
+    if (is_packed && payload.len > (size_t)limit + GR_WIRE_RESULT_LEN)
+        return push_packed(L, box, &payload);
+    if (box->endpoint == NULL) { /* a hook has closed the worker */
+        rc = GR_ENOTFOUND;
+        is_packed = true;
+    } else if (is_packed) {
+        gr_worker *worker = gr_endpoint_lock(box->endpoint);
+        rc = gr_worker_reply(worker, route, status, &payload, gr_clock_ms());
+        gr_endpoint_unlock(box->endpoint);
+    }
+    gr_bind_keep_buf(&box->scratch, &payload);
+    if (!is_packed)
+        return fail_packing(L, rc, &why);
     if (rc < 0)
-        return gr_bind_fail(L, rc, why.text[0] != '\0' ? why.text : NULL);
-    gr_worker *worker = gr_endpoint_lock(box->endpoint);
-    rc = gr_worker_reply(worker, route, status, &box->scratch, gr_clock_ms());
-    gr_endpoint_unlock(box->endpoint);
-    tidy(box);
-    if (rc < 0)
-        return gr_bind_fail(L, rc, NULL);
+        return gr_bind_fail(L, rc, rc == GR_EINVAL ? box->dialect->limits : NULL);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -92,14 +108,15 @@ static int m_fail(lua_State *L) /* worker:fail(route, code, class, message, trac
     struct box *box = check_open(L);
     uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
     int error = gr_err_of_code(luaL_checkstring(L, 3));
-    box->scratch.len = 0;
-    int rc = gr_wire_put_exception(&box->scratch, gr_bind_check_slice(L, 4),
-                                   gr_bind_check_slice(L, 5), gr_bind_check_slice(L, 6));
+    gr_slice class = gr_bind_check_slice(L, 4), message = gr_bind_check_slice(L, 5);
+    gr_slice trace = gr_bind_check_slice(L, 6);
+    gr_buf payload = gr_bind_take_buf(&box->scratch);
+    int rc = gr_wire_put_exception(&payload, class, message, trace);
     gr_worker *worker = gr_endpoint_lock(box->endpoint);
     if (rc == 0)
-        gr_worker_error(worker, route, error, &box->scratch, gr_clock_ms());
+        gr_worker_error(worker, route, error, &payload, gr_clock_ms());
     gr_endpoint_unlock(box->endpoint);
-    tidy(box);
+    gr_bind_keep_buf(&box->scratch, &payload);
     return 0;
 }
 
@@ -113,6 +130,29 @@ static bool is_lone(struct box *box, uint64_t route)
     return lone;
 }
 
+static int pack_item(lua_State *L, gr_buf *out, gr_pack_error *why)
+{
+    int rc = gr_lua_pack(L, 3, out, why);
+    if (rc == 0 && out->len > GR_BIND_MAX_PAYLOAD) {
+        snprintf(why->text, sizeof(why->text), "an item is larger than 64 MiB when packed");
+        rc = GR_EEXHAUSTED;
+    }
+    return rc;
+}
+
+/* 1: go on, 0: wait for credit */
+static int send_item(struct box *box, uint64_t route, gr_slice item)
+{
+    bool lone = is_lone(box, route);
+    int64_t now_ms = box->item_ns / 1000000;
+    gr_worker *worker = gr_endpoint_lock(box->endpoint);
+    int rc = gr_worker_item(worker, route, item, now_ms);
+    if (rc == 0 || (rc > 0 && lone))
+        gr_worker_flush(worker, route, now_ms);
+    gr_endpoint_unlock(box->endpoint);
+    return rc;
+}
+
 static int m_item(lua_State *L)
 /* worker:item(route, value) -> true (go on) | false (wait for credit) | nil, code, text */
 {
@@ -120,22 +160,20 @@ static int m_item(lua_State *L)
     uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
     luaL_checkany(L, 3);
     gr_pack_error why;
-    box->scratch.len = 0;
-    int rc = gr_lua_pack(L, 3, &box->scratch, &why);
+    gr_buf payload = gr_bind_take_buf(&box->scratch);
+    int rc = pack_item(L, &payload, &why);
+    bool is_packed = rc == 0;
+    if (box->endpoint == NULL) { /* a hook has closed the worker */
+        rc = GR_ENOTFOUND;
+        is_packed = true;
+    } else if (is_packed) {
+        rc = send_item(box, route, gr_buf_slice(&payload));
+    }
+    gr_bind_keep_buf(&box->scratch, &payload);
+    if (!is_packed)
+        return fail_packing(L, rc, &why);
     if (rc < 0)
-        return gr_bind_fail(L, rc, why.text);
-    if (box->scratch.len > GR_BIND_MAX_PAYLOAD)
-        return gr_bind_fail(L, GR_EEXHAUSTED, "an item is larger than 64 MiB when packed");
-    bool lone = is_lone(box, route);
-    int64_t now_ms = box->item_ns / 1000000;
-    gr_worker *worker = gr_endpoint_lock(box->endpoint);
-    rc = gr_worker_item(worker, route, gr_buf_slice(&box->scratch), now_ms);
-    if (rc == 0 || (rc > 0 && lone))
-        gr_worker_flush(worker, route, now_ms);
-    gr_endpoint_unlock(box->endpoint);
-    tidy(box);
-    if (rc < 0)
-        return gr_bind_fail(L, rc, NULL);
+        return gr_bind_fail(L, rc, rc == GR_EINVAL ? box->dialect->limits : NULL);
     lua_pushboolean(L, rc);
     return 1;
 }
@@ -150,12 +188,32 @@ static int m_flush(lua_State *L) /* worker:flush(route) */
     return 0;
 }
 
-static int m_finish(lua_State *L) /* worker:finish(route): the stream is complete */
+static int m_chunk(lua_State *L)
+/* worker:chunk(route, codec, raw, piece) -> true (go on) | false (wait for credit) | nil, code,
+ * text
+ */
 {
     struct box *box = check_open(L);
     uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
+    gr_slice codec = gr_bind_check_slice(L, 3), piece = gr_bind_check_slice(L, 5);
     gr_worker *worker = gr_endpoint_lock(box->endpoint);
-    gr_worker_end(worker, route, gr_clock_ms());
+    int rc = gr_worker_chunk(worker, route, codec, lua_toboolean(L, 4), piece, gr_clock_ms());
+    gr_endpoint_unlock(box->endpoint);
+    if (rc < 0)
+        return gr_bind_fail(
+            L, rc, rc == GR_EINVAL ? "this dialect carries one packed value in gzip only" : NULL);
+    lua_pushboolean(L, rc);
+    return 1;
+}
+
+static int m_finish(lua_State *L) /* worker:finish(route[, digest]): the stream is complete */
+{
+    struct box *box = check_open(L);
+    uint64_t route = (uint64_t)luaL_checkinteger(L, 2);
+    size_t len;
+    const char *digest = luaL_optlstring(L, 3, "", &len);
+    gr_worker *worker = gr_endpoint_lock(box->endpoint);
+    gr_worker_end(worker, route, gr_slice_of(digest, len), gr_clock_ms());
     gr_endpoint_unlock(box->endpoint);
     return 0;
 }
@@ -167,37 +225,47 @@ static void set_label(lua_State *L, const struct box *box, gr_slice method)
     gr_loop_set_label(gr_state_of(L)->loop, gr_slice_of(box->service, box->service_len), method);
 }
 
-static void refuse(struct box *box, uint64_t route, int error)
+static void refuse(struct box *box, const gr_worker_event *event, int error, const char *said)
 {
-    const char *text = error == GR_EEXHAUSTED
-                           ? "the arguments are beyond the limits for values"
-                           : "the arguments are not an array, or not valid msgpack";
+    char text[sizeof(gr_pack_error) + 40];
+    if (said[0] != '\0')
+        snprintf(text, sizeof(text), "the arguments cannot be unpacked: %s", said);
+    else
+        snprintf(text, sizeof(text), "the arguments are %s",
+                 error == GR_EEXHAUSTED ? "beyond the limits for values"
+                                        : "not an array, or not valid msgpack");
+    if (said[0] != '\0')
+        gr_log(GR_LOG_WARNING, "gaterpc.worker", "%s.%.*s failed: %s", box->service,
+               (int)event->method.len, (const char *)event->method.data, text);
     gr_buf payload = {0};
     gr_worker *worker = gr_endpoint_lock(box->endpoint);
     if (gr_wire_put_exception(&payload, gr_slice_str(gr_err_code(error)), gr_slice_str(text),
                               gr_slice_str("")) == 0)
-        gr_worker_error(worker, route, error, &payload, gr_clock_ms());
+        gr_worker_error(worker, event->route, error, &payload, gr_clock_ms());
     gr_endpoint_unlock(box->endpoint);
     gr_buf_clear(&payload);
 }
 
 static int push_request(lua_State *L, struct box *box, const gr_worker_event *event)
-/* kind, route, method, deadline_ms, id, args... | 0: refused, it was not for Lua */
+/* kind, route, method, deadline_ms, id, whole, args... | 0: refused or too late, it was not for Lua
+ */
 {
     int top = lua_gettop(L);
+    gr_pack_error why;
     lua_pushinteger(L, GR_WORKER_REQUEST);
     lua_pushinteger(L, (lua_Integer)event->route);
     lua_pushlstring(L, (const char *)event->method.data, event->method.len);
     lua_pushinteger(L, event->deadline_ms);
     lua_pushinteger(L, (lua_Integer)event->id);
-    int args = gr_lua_unpack_args(L, event->payload, event->split);
-    if (args < 0) {
-        lua_settop(L, top);
-        refuse(box, event->route, args);
-        return 0;
-    }
-    set_label(L, box, event->method);
-    return 5 + args;
+    lua_pushboolean(L, event->whole);
+    set_label(L, box, event->method); /* before, because hooks take their time too */
+    int args = gr_lua_unpack_args(L, event->payload, event->split, &why);
+    if (args >= 0 && box->endpoint != NULL)
+        return 6 + args;
+    lua_settop(L, top);
+    if (box->endpoint != NULL) /* a hook may have closed the worker */
+        refuse(box, event, args, why.text);
+    return 0;
 }
 
 /* kind, code, message */
@@ -243,6 +311,7 @@ static int m_next(lua_State *L) /* worker:next() -> kind, ... | nothing */
 {
     struct box *box = check_box(L);
     int pushed = 0;
+    gr_bind_check_no_hook(L);
     luaL_checkstack(L, 16, NULL);
     while (pushed == 0 && box->endpoint != NULL) {
         gr_worker_event event;
@@ -276,11 +345,14 @@ static int f_worker(lua_State *L)
         .heartbeat_ms = options.heartbeat_ms,
         .liveness = options.liveness,
         .local = options.local,
+        .foreign = options.foreign,
+        .method = gr_slice_str(gr_bind_opt_string(L, 1, "method", "")),
     };
     struct box *box = lua_newuserdatauv(L, sizeof(*box), 1);
     *box = (struct box){0};
     luaL_setmetatable(L, WORKER);
     gr_bind_remember(L, box, 2);
+    box->dialect = options.foreign.dialect;
     box->service = strdup(service);
     box->service_len = strlen(service);
     int rc = box->service != NULL ? gr_worker_new(&box->engine, &engine) : GR_ENOMEM;
@@ -318,7 +390,7 @@ static int m_label(lua_State *L) /* worker:label(method): it has the thread agai
     return 0;
 }
 
-static int m_close(lua_State *L) /* closing twice is fine: also __gc and __close */
+static int m_close(lua_State *L) /* closing twice is fine */
 {
     struct box *box = check_box(L);
     if (box->endpoint != NULL) {
@@ -328,8 +400,15 @@ static int m_close(lua_State *L) /* closing twice is fine: also __gc and __close
     }
     gr_endpoint_destroy(&box->endpoint);
     gr_worker_destroy(&box->engine);
-    gr_msg_destroy(&box->current);
     gr_buf_clear(&box->scratch);
+    return 0;
+}
+
+static int m_gc(lua_State *L)
+{
+    struct box *box = check_box(L);
+    m_close(L);
+    gr_msg_destroy(&box->current);
     free(box->service);
     box->service = NULL;
     return 0;
@@ -361,11 +440,12 @@ static int m_stats(lua_State *L)
 void gr_bind_worker(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"reply", m_reply},   {"fail", m_fail},   {"item", m_item},   {"flush", m_flush},
-        {"finish", m_finish}, {"next", m_next},   {"drain", m_drain}, {"label", m_label},
-        {"nested", m_nested}, {"stats", m_stats}, {"close", m_close}, {NULL, NULL},
+        {"reply", m_reply}, {"chunk", m_chunk},   {"fail", m_fail},   {"item", m_item},
+        {"flush", m_flush}, {"finish", m_finish}, {"next", m_next},   {"drain", m_drain},
+        {"label", m_label}, {"nested", m_nested}, {"stats", m_stats}, {"close", m_close},
+        {NULL, NULL},
     };
-    gr_bind_class(L, WORKER, methods, m_close);
+    gr_bind_class(L, WORKER, methods, m_gc);
     lua_pushcfunction(L, f_worker);
     lua_setfield(L, -2, "worker");
 }

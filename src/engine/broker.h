@@ -33,6 +33,13 @@ typedef struct gr_broker_options {
     uint32_t max_peers;    /* clients and workers together; 0: 100000 */
     uint32_t max_calls;    /* of one client at once; 0: 65536 */
     uint32_t idle_ms;      /* a stream that has not moved for so long ends; 0: 660000 */
+
+    /* For peers of the older dialects, which say nothing of themselves. */
+    uint32_t call_ms;   /* a call ends after so long, and a stream that has not moved; 0: 59000, as
+                           their clients wait 60 s and gate01 does not survive a later answer */
+    uint32_t gate01_ms; /* how often their workers beat, or wait for a beat; 0: 3000 */
+    uint32_t gate02_ms; /* 0: 5000 */
+    uint32_t mdp_ms;    /* 0: 2500 */
 } gr_broker_options;
 
 typedef struct gr_broker_stats {
@@ -44,6 +51,8 @@ typedef struct gr_broker_stats {
     uint64_t redispatch; /* requests given to another worker after the first one went away */
     uint64_t lost;       /* calls that ended with WORKER_LOST */
     uint64_t slow;       /* peers dropped because they did not read */
+    uint64_t refused;    /* messages with wrong credentials, or without */
+    uint64_t cut;        /* streams of gate01 clients that ended early, which they cannot be told */
     uint32_t peers, workers, services, calls, waiting;
 } gr_broker_stats;
 
@@ -51,11 +60,25 @@ typedef struct gr_broker_stats {
 int gr_broker_new(gr_broker **out, const gr_broker_options *options);
 void gr_broker_destroy(gr_broker **self);
 
+/* From now on peers of the older dialects need the mechanism PLAIN and one of the users added, in
+ * every message. Before the first message. Returns 0, GR_EINVAL (a name or a password that is empty
+ * or above 255 bytes) or GR_ENOMEM. */
+int gr_broker_add_user(gr_broker *self, gr_slice user, gr_slice password);
+
+/* What was wrong with the last malformed message, and who sent it, for the log. */
+void gr_broker_last_malformed(const gr_broker *self, char *text, size_t len);
+
 /* The peer that msg came from, or NULL when it is new. */
 gr_peer *gr_broker_find_peer(const gr_broker *self, enum gr_via via, const gr_msg *msg);
 
 /* Makes a peer for msg. NULL when there are too many or memory is short: drop the message. */
 gr_peer *gr_broker_add_peer(gr_broker *self, enum gr_via via, const gr_msg *msg, int64_t now_ms);
+
+/* Peers of the older dialects keep their routing id when they connect anew. True when msg may come
+ * over such a connection: ended ones are to be reported first, then gr_broker_follow() says whose
+ * it is: the peer's, or NULL when a new peer has begun with it. */
+bool gr_broker_may_move(const gr_peer *peer);
+gr_peer *gr_broker_follow(gr_broker *self, gr_peer *peer, const gr_msg *msg, int64_t now_ms);
 
 /* Handles a message of the peer; it is taken. */
 void gr_broker_receive(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now_ms);

@@ -56,7 +56,7 @@ static void give_slot(struct slots *slots, const struct call *owner)
     slots->free_slots[slots->free_count++] = owner->slot;
 }
 
-static uint64_t route_of(const struct call *at)
+uint64_t gr_broker_route_of(const struct call *at)
 {
     return (uint64_t)at->generation << 32 | at->slot;
 }
@@ -67,7 +67,7 @@ static struct call *find_by_route(const gr_broker *self, uint64_t route)
     if (slot >= self->slots.len)
         return NULL;
     struct call *found = self->slots.calls[slot];
-    return found != NULL && route_of(found) == route ? found : NULL;
+    return found != NULL && gr_broker_route_of(found) == route ? found : NULL;
 }
 
 static struct call *find_by_client(const gr_broker *self, gr_peer *client, uint64_t id)
@@ -117,7 +117,7 @@ static void leave_worker(struct call *at)
 }
 
 /* Forgets a call, wherever it is. What its worker frees goes to the next one in line. */
-static void end_call(gr_broker *self, struct call *at, int64_t now_ms)
+void gr_broker_end_call(gr_broker *self, struct call *at, int64_t now_ms)
 {
     struct service *service = at->service;
     bool had_worker = at->worker != NULL;
@@ -126,6 +126,7 @@ static void end_call(gr_broker *self, struct call *at, int64_t now_ms)
     else if (at->request != NULL && service != NULL)
         leave_queue(self, at);
     gr_msg_destroy(&at->request);
+    gr_bridge_close(self, at);
     gr_heap_remove(&self->call_heap, &at->due);
     give_slot(&self->slots, at);
     HASH_DEL(self->calls, at);
@@ -137,12 +138,22 @@ static void end_call(gr_broker *self, struct call *at, int64_t now_ms)
         gr_broker_serve_waiting(self, service, now_ms);
 }
 
+void gr_broker_release_worker(gr_broker *self, struct call *at, int64_t now_ms)
+{
+    struct service *service = at->service;
+    gr_msg_destroy(&at->request);
+    leave_worker(at);
+    if (service->waiting != NULL)
+        gr_broker_serve_waiting(self, service, now_ms);
+}
+
 void gr_broker_free_calls(gr_broker *self)
 {
     struct call *at, *next;
     HASH_ITER (hh, self->calls, at, next) {
         HASH_DEL(self->calls, at);
         gr_msg_destroy(&at->request);
+        gr_bridge_close(self, at);
         free(at);
     }
     while ((at = self->free_calls) != NULL) {
@@ -156,17 +167,24 @@ void gr_broker_free_calls(gr_broker *self)
 
 /* --- ways to end ------------------------------------------------------------------------- */
 
-static const char no_worker_in_time[] = "no worker was free in time";
-
-static void fail_call(gr_broker *self, struct call *at, int error, const char *text, int64_t now_ms)
+void gr_broker_fail_call(gr_broker *self, struct call *at, int error, const char *text,
+                         int64_t now_ms)
 {
-    gr_broker_send_error(self, at->from.client, at->from.id, error, text, now_ms);
-    end_call(self, at, now_ms);
+    gr_envelope about = gr_bridge_about(at);
+    gr_broker_send_error(self, at->from.client, &about, error, gr_slice_str(text), now_ms);
+    gr_broker_end_call(self, at, now_ms);
 }
 
-static void tell_worker(gr_broker *self, const struct call *at, int64_t now_ms)
+/* A call that waited in vain: to the original's clients that means that all workers were busy. */
+static void fail_waited(gr_broker *self, struct call *at, int64_t now_ms)
 {
-    gr_envelope cancel = {.type = GR_CANCEL, .route = route_of(at)};
+    gr_broker_fail_call(self, at, at->from.client->dialect->is_ours ? GR_EDEADLINE : GR_EEXHAUSTED,
+                        "no worker was free in time", now_ms);
+}
+
+void gr_broker_tell_worker(gr_broker *self, const struct call *at, int64_t now_ms)
+{
+    gr_envelope cancel = {.type = GR_CANCEL, .route = gr_broker_route_of(at)};
     if (at->worker != NULL)
         gr_broker_send_envelope(self, at->worker, &cancel, NULL, now_ms);
 }
@@ -177,10 +195,10 @@ void gr_broker_drop_client_calls(gr_broker *self, gr_peer *client, int64_t now_m
     struct call *at, *next;
     DL_FOREACH_SAFE2 (client->calls, at, next, client_next)
         if (at->worker == NULL)
-            end_call(self, at, now_ms);
+            gr_broker_end_call(self, at, now_ms);
     while ((at = client->calls) != NULL) {
-        tell_worker(self, at, now_ms);
-        end_call(self, at, now_ms);
+        gr_broker_tell_worker(self, at, now_ms);
+        gr_broker_end_call(self, at, now_ms);
     }
 }
 
@@ -188,7 +206,7 @@ void gr_broker_fail_waiting(gr_broker *self, struct service *service, const char
                             int64_t now_ms)
 {
     while (service->waiting != NULL)
-        fail_call(self, service->waiting, GR_EUNAVAILABLE, text, now_ms);
+        gr_broker_fail_call(self, service->waiting, GR_EUNAVAILABLE, text, now_ms);
 }
 
 void gr_broker_fail_all_calls(gr_broker *self, const char *text, int64_t now_ms)
@@ -197,9 +215,16 @@ void gr_broker_fail_all_calls(gr_broker *self, const char *text, int64_t now_ms)
     for (struct service *service = self->services; service != NULL; service = service->hh.next)
         gr_broker_fail_waiting(self, service, text, now_ms);
     HASH_ITER (hh, self->calls, at, next) {
-        tell_worker(self, at, now_ms);
-        fail_call(self, at, GR_EUNAVAILABLE, text, now_ms);
+        gr_broker_tell_worker(self, at, now_ms);
+        gr_broker_fail_call(self, at, GR_EUNAVAILABLE, text, now_ms);
     }
+}
+
+/* A stream must move; clients of other dialects wait less long for it. */
+static int64_t idle_limit(const gr_broker *self, const struct call *at)
+{
+    uint32_t idle_ms = self->options.idle_ms, call_ms = self->options.call_ms;
+    return !at->from.client->dialect->is_ours && call_ms < idle_ms ? call_ms : idle_ms;
 }
 
 void gr_broker_expire_calls(gr_broker *self, int64_t now_ms)
@@ -207,27 +232,68 @@ void gr_broker_expire_calls(gr_broker *self, int64_t now_ms)
     gr_due *due;
     while ((due = gr_heap_first(&self->call_heap)) != NULL && due->at_ms <= now_ms) {
         struct call *at = GR_HEAP_ENTRY(due, struct call, due);
-        int64_t limit_ms = at->active_ms + self->options.idle_ms;
+        int64_t limit_ms = at->active_ms + idle_limit(self, at);
         if (at->streaming && limit_ms > now_ms) {
             gr_heap_set(&self->call_heap, due, limit_ms);
             continue;
         }
-        tell_worker(self, at, now_ms);
-        fail_call(self, at, GR_EDEADLINE,
-                  at->worker != NULL ? "the worker did not answer in time" : no_worker_in_time,
-                  now_ms);
+        if (at->worker == NULL && !at->streaming) {
+            fail_waited(self, at, now_ms);
+            continue;
+        }
+        gr_broker_tell_worker(self, at, now_ms);
+        gr_broker_fail_call(self, at, GR_EDEADLINE, "the worker did not answer in time", now_ms);
     }
 }
 
 /* --- requests ---------------------------------------------------------------------------- */
 
-static void dispatch(gr_broker *self, struct call *at, gr_peer *worker, gr_msg **msg,
-                     int64_t now_ms)
+static gr_envelope hop_to_worker(const struct call *at, int64_t now_ms)
 {
-    gr_envelope hop = {.id = at->from.id, .route = route_of(at)};
+    gr_envelope hop = {.id = at->from.id, .route = gr_broker_route_of(at)};
     if (at->deadline_ms != GR_NEVER) {
         int64_t left_ms = at->deadline_ms - now_ms;
         hop.deadline_ms = left_ms > 0 ? (uint32_t)left_ms : 1;
+    }
+    return hop;
+}
+
+static void give_credit(gr_broker *self, struct call *at, int64_t now_ms)
+{
+    if (at->credit == 0 && at->window == 0)
+        return;
+    gr_envelope credit = {.type = GR_CREDIT,
+                          .id = at->from.id,
+                          .route = gr_broker_route_of(at),
+                          .credit = at->credit,
+                          .window = at->window};
+    gr_broker_send_envelope(self, at->worker, &credit, NULL, now_ms);
+}
+
+/* The request in the words of a worker that does not speak gh1, addressed to it. */
+static int export(gr_broker *self, struct call *at, gr_peer *worker, const gr_msg *request,
+                  const gr_envelope *hop, gr_msg **out)
+{
+    int rc = gr_bridge_export(self, at, worker, request, hop, out);
+    if (rc == 0)
+        rc = gr_msg_prepend(*out, worker->key + 1, worker->key_len - 1);
+    return rc;
+}
+
+static void dispatch(gr_broker *self, struct call *at, gr_peer *worker, gr_msg **msg,
+                     int64_t now_ms)
+{
+    gr_envelope hop = hop_to_worker(at, now_ms);
+    gr_msg *foreign = NULL;
+    if (!worker->dialect->is_ours) {
+        int rc = export(self, at, worker, *msg, &hop, &foreign);
+        if (rc < 0) {
+            gr_msg_destroy(&foreign);
+            gr_msg_destroy(msg);
+            gr_broker_fail_call(
+                self, at, rc, rc == GR_EINVAL ? worker->dialect->limits : gr_err_text(rc), now_ms);
+            return;
+        }
     }
     gr_broker_worker_takes(at->service, worker);
     at->worker = worker;
@@ -236,14 +302,12 @@ static void dispatch(gr_broker *self, struct call *at, gr_peer *worker, gr_msg *
     worker->call_count++;
     if (at->idempotent && at->request == NULL && at->attempts < MAX_ATTEMPTS)
         gr_msg_copy(*msg, &at->request); /* without a copy it is just not given to another */
-    gr_broker_forward(self, worker, &hop, msg, now_ms);
-    if (at->credit > 0 || at->window > 0) {
-        gr_envelope credit = {.type = GR_CREDIT,
-                              .id = at->from.id,
-                              .route = route_of(at),
-                              .credit = at->credit,
-                              .window = at->window};
-        gr_broker_send_envelope(self, worker, &credit, NULL, now_ms);
+    if (foreign != NULL) {
+        gr_msg_destroy(msg);
+        gr_broker_send(self, worker, &foreign, now_ms);
+    } else {
+        gr_broker_forward(self, worker, &hop, msg, now_ms);
+        give_credit(self, at, now_ms);
     }
 }
 
@@ -269,7 +333,7 @@ void gr_broker_serve_waiting(gr_broker *self, struct service *service, int64_t n
     while (service->waiting != NULL && (worker = gr_broker_choose(service)) != NULL) {
         struct call *at = service->waiting;
         if (at->deadline_ms <= now_ms) {
-            fail_call(self, at, GR_EDEADLINE, no_worker_in_time, now_ms);
+            fail_waited(self, at, now_ms);
             continue;
         }
         leave_queue(self, at);
@@ -286,28 +350,56 @@ static void set_deadline(gr_broker *self, struct call *at, uint32_t deadline_ms,
         gr_heap_set(&self->call_heap, &at->due, at->deadline_ms);
 }
 
-void gr_broker_start_call(gr_broker *self, gr_peer *client, const gr_envelope *request,
-                          struct service *service, gr_msg **msg, int64_t now_ms)
+/* What is kept and forwarded is a gh1 message, whatever the client speaks. */
+static int take_over(gr_peer *client, struct call *at, const gr_envelope *request, gr_msg **msg)
+{
+    if (client->dialect->is_ours)
+        return 0;
+    gr_msg *own;
+    int rc = gr_bridge_open(at, request);
+    if (rc == 0)
+        rc = gr_bridge_import(request, &own);
+    if (rc < 0)
+        return rc;
+    gr_msg_destroy(msg);
+    *msg = own;
+    return 0;
+}
+
+static void start_call(gr_broker *self, gr_peer *client, const gr_envelope *request,
+                       struct service *service, gr_msg **msg, int64_t now_ms)
 {
     struct call *at = add_call(self, client, request->id);
     if (at == NULL) {
-        gr_broker_send_error(self, client, request->id, GR_ENOMEM, gr_err_text(GR_ENOMEM), now_ms);
+        gr_broker_send_error(self, client, request, GR_ENOMEM, gr_slice_str(gr_err_text(GR_ENOMEM)),
+                             now_ms);
         return;
     }
-    set_deadline(self, at, request->deadline_ms, now_ms);
     at->service = service;
     at->idempotent = gr_broker_is_idempotent(service, request->method);
+    set_deadline(self, at, client->dialect->is_ours ? request->deadline_ms : self->options.call_ms,
+                 now_ms);
+    int rc = take_over(client, at, request, msg);
+    if (rc < 0) {
+        gr_broker_fail_call(self, at, rc, gr_err_text(rc), now_ms);
+        return;
+    }
     gr_peer *worker = service->waiting == NULL ? gr_broker_choose(service) : NULL;
     if (worker != NULL)
         dispatch(self, at, worker, msg, now_ms);
     else if (wait_in_line(self, at, msg) < 0)
-        fail_call(self, at, GR_EEXHAUSTED, "too many requests wait for this service", now_ms);
+        gr_broker_fail_call(self, at, GR_EEXHAUSTED, "too many requests wait for this service",
+                            now_ms);
 }
 
 static int check_request(const gr_broker *self, gr_peer *client, const gr_envelope *request,
                          const char **why)
 {
-    if (!gr_wire_is_name(request->service) || !gr_wire_is_name(request->method)) {
+    if (client->dialect->is_ours && !gr_wire_is_name(request->service)) {
+        *why = "a name has 1 to 255 printable characters without spaces";
+        return GR_EINVAL;
+    }
+    if (!gr_wire_is_name(request->method)) {
         *why = "a name has 1 to 255 printable characters without spaces";
         return GR_EINVAL;
     }
@@ -332,13 +424,19 @@ static void refuse(gr_broker *self, gr_peer *client, const gr_envelope *request,
     char text[400];
     snprintf(text, sizeof(text), "service %.*s %s", (int)request->service.len,
              (const char *)request->service.data, what);
-    gr_broker_send_error(self, client, request->id, error, text, now_ms);
+    gr_broker_send_error(self, client, request, error, gr_slice_str(text), now_ms);
+}
+
+/* A second answer to the same id ends a gate01 client: then silence is better than an error. */
+static bool is_repeated(const gr_broker *self, gr_peer *client, const gr_envelope *request)
+{
+    return !client->dialect->is_ours && find_by_client(self, client, request->id) != NULL;
 }
 
 void gr_broker_on_request(gr_broker *self, gr_peer *client, const gr_envelope *request,
                           gr_msg **msg, int64_t now_ms)
 {
-    if (request->id == 0) {
+    if (request->id == 0 || is_repeated(self, client, request)) {
         self->stats.malformed++;
         return;
     }
@@ -346,19 +444,17 @@ void gr_broker_on_request(gr_broker *self, gr_peer *client, const gr_envelope *r
     const char *why = NULL;
     int rc = check_request(self, client, request, &why);
     if (rc < 0) {
-        gr_broker_send_error(self, client, request->id, rc, why, now_ms);
+        gr_broker_send_error(self, client, request, rc, gr_slice_str(why), now_ms);
         return;
     }
-    if (gr_slice_equal(request->service, gr_slice_str(GATE)) &&
-        gr_broker_gate(self, client, request, now_ms))
+    if (gr_broker_gate(self, client, request, now_ms))
         return;
-    struct service *service = gr_broker_find_service(self, request->service);
-    if (service == NULL)
-        refuse(self, client, request, GR_ENOTFOUND, "is not registered", now_ms);
-    else if (!gr_broker_is_served(service))
-        refuse(self, client, request, GR_EUNAVAILABLE, "has no worker now", now_ms);
+    struct service *service;
+    rc = gr_broker_look_up(self, request, &service, &why);
+    if (rc < 0)
+        refuse(self, client, request, rc, why, now_ms);
     else
-        gr_broker_start_call(self, client, request, service, msg, now_ms);
+        start_call(self, client, request, service, msg, now_ms);
 }
 
 void gr_broker_on_credit(gr_broker *self, gr_peer *client, const gr_envelope *credit, gr_msg **msg,
@@ -367,6 +463,15 @@ void gr_broker_on_credit(gr_broker *self, gr_peer *client, const gr_envelope *cr
     struct call *at = find_by_client(self, client, credit->id);
     if (at == NULL)
         return;
+    if (at->bridge != NULL) {
+        if (at->worker != NULL || at->streaming)
+            gr_bridge_credit(self, at, credit, now_ms);
+        else { /* it waits for a second worker */
+            at->credit += credit->credit;
+            at->window += credit->window;
+        }
+        return;
+    }
     if (!at->streaming) { /* a worker that it is given to later has not heard of it */
         at->credit += credit->credit;
         at->window += credit->window;
@@ -374,7 +479,7 @@ void gr_broker_on_credit(gr_broker *self, gr_peer *client, const gr_envelope *cr
     if (at->worker == NULL)
         return;
     at->active_ms = now_ms;
-    gr_envelope hop = {.id = at->from.id, .route = route_of(at)};
+    gr_envelope hop = {.id = at->from.id, .route = gr_broker_route_of(at)};
     gr_broker_forward(self, at->worker, &hop, msg, now_ms);
 }
 
@@ -384,8 +489,8 @@ void gr_broker_on_cancel(gr_broker *self, gr_peer *client, const gr_envelope *ca
     struct call *at = find_by_client(self, client, cancel->id);
     if (at == NULL)
         return;
-    tell_worker(self, at, now_ms);
-    end_call(self, at, now_ms);
+    gr_broker_tell_worker(self, at, now_ms);
+    gr_broker_end_call(self, at, now_ms);
 }
 
 /* --- answers ----------------------------------------------------------------------------- */
@@ -394,21 +499,30 @@ void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *an
                          int64_t now_ms)
 {
     struct call *at = find_by_route(self, answer->route);
-    if (at == NULL || at->worker != worker) {
+    if (at == NULL || at->worker != worker ||
+        (!worker->dialect->is_ours && (answer->seed != gr_tag_seed_of(self->options.instance) ||
+                                       !gr_bridge_is_about(at, answer)))) {
         self->stats.late++; /* over already, or never its own */
+        return;
+    }
+    if (answer->type == GR_ITEM || answer->type == GR_CHUNK) {
+        if (!at->streaming) /* instead of the deadline */
+            gr_heap_set(&self->call_heap, &at->due, now_ms + idle_limit(self, at));
+        at->active_ms = now_ms;
+        at->bulk = answer->type == GR_CHUNK;
+        gr_msg_destroy(&at->request); /* what has begun to answer is not begun again */
+    }
+    if (at->bridge != NULL) {
+        gr_bridge_answer(self, at, answer, now_ms);
         return;
     }
     gr_envelope hop = {.id = at->from.id, .route = answer->route, .status = answer->status};
     gr_peer *client = at->from.client;
-    if (answer->type == GR_ITEM) {
-        if (!at->streaming) /* instead of the deadline */
-            gr_heap_set(&self->call_heap, &at->due, now_ms + self->options.idle_ms);
+    if (answer->type == GR_ITEM || answer->type == GR_CHUNK) {
         at->streaming = true;
-        at->active_ms = now_ms;
-        gr_msg_destroy(&at->request); /* what has begun to answer is not begun again */
         self->stats.items++;
     } else {
-        end_call(self, at, now_ms);
+        gr_broker_end_call(self, at, now_ms);
         self->stats.answers++;
     }
     gr_broker_forward(self, client, &hop, msg, now_ms);
@@ -435,7 +549,7 @@ void gr_broker_lose_worker_calls(gr_broker *self, gr_peer *worker, int64_t now_m
         if (served && at->idempotent && at->request != NULL)
             continue;
         self->stats.lost++;
-        fail_call(self, at, GR_ELOST, "the worker went away with the call", now_ms);
+        gr_broker_fail_call(self, at, GR_ELOST, "the worker went away with the call", now_ms);
     }
     while (worker->calls != NULL)
         wait_again(self, worker->calls->worker_prev); /* the newest first: then the oldest leads */

@@ -1,8 +1,10 @@
 /* broker_priv.h - what the files of the broker's engine share; nobody else includes it.
  *
- *   broker.c          peers, and which message means what
+ *   broker.c          which message means what
+ *   broker_peer.c     peers, what goes out to them, and who does not read it
  *   broker_service.c  services, their workers, who is next
  *   broker_call.c     calls: dispatch, waiting, every way to end
+ *   broker_bridge.c   calls between peers of different dialects
  *   broker_gate.c     the service `Gate`, answered by the broker itself */
 #ifndef GR_BROKER_PRIV_H
 #define GR_BROKER_PRIV_H
@@ -10,6 +12,7 @@
 #include <uthash.h>
 
 #include "base/heap.h"
+#include "engine/access.h"
 #include "engine/broker.h"
 #include "engine/events.h"
 #include "engine/pulse.h"
@@ -29,12 +32,14 @@ struct gr_peer {
     enum role role;
     bool dead;    /* in the graveyard: messages to it may still be queued */
     bool stalled; /* it does not read; its messages go to the backlog */
+    bool listed;  /* in stalled_peers */
     int fd;       /* of its connection, or -1 */
     const gr_dialect *dialect;
     gr_pulse pulse;
     gr_due due;         /* heartbeat or death */
     struct call *calls; /* CLIENT: those it made; WORKER: those it runs */
     size_t call_count;
+    uint64_t serial; /* number of its last call, where the dialect has none */
     gr_msg_queue backlog;
     gr_peer *next_dead, *next_stalled;
 
@@ -67,6 +72,9 @@ struct service {
     struct call *waiting; /* first in, first out, through queue_prev and queue_next */
     uint32_t waiting_count;
     struct method *idempotent;
+    bool single; /* RFC 7: its workers know one method and do not hear its name */
+    bool member; /* one of a group */
+    bool group;  /* the `Name` of RFC 7 services `Name.method`, for people; nobody serves it */
     UT_hash_handle hh;
 };
 
@@ -80,16 +88,39 @@ struct call {
     struct service *service;
     gr_peer *worker; /* NULL while it waits */
     gr_msg *request; /* while it waits, and kept when the method is idempotent */
+    bool bulk;       /* its stream is CHUNKs */
     bool idempotent;
     bool streaming;
     uint8_t attempts;
     uint32_t credit, window; /* given since the request, for a worker that has not heard of them */
     int64_t deadline_ms;     /* or GR_NEVER */
+    struct bridge *bridge;   /* when client or worker are not of our own dialect, see below */
     int64_t active_ms;       /* when its stream last moved */
     gr_due due;
     struct call *queue_prev, *queue_next;   /* in service->waiting */
     struct call *client_prev, *client_next; /* in client->calls */
     struct call *worker_prev, *worker_next; /* in worker->calls */
+};
+
+/* What a call needs between dialects. */
+struct bridge {
+    gr_envelope
+        about; /* id, tag, caller, service and method that answers repeat; slices of names */
+    gr_buf names;
+    gr_buf told; /* the client's name that the worker was told, and has to give back */
+
+    /* Items of a worker that knows no credit, for a client that gives it. */
+    gr_buf held;
+    size_t held_at;    /* where the first one that was not sent begins */
+    uint32_t seq;      /* its number */
+    int64_t granted;   /* items that may be sent */
+    int64_t window;    /* bytes of items likewise */
+    bool fails;        /* gate01 has announced an exception of bulk */
+    uint8_t last_type; /* GR_END or GR_ERROR: the worker is through */
+    gr_buf last;       /* the ERROR's payload */
+
+    /* Credit that the broker gives in the name of a client that knows none. */
+    uint32_t owed_items, owed_bytes;
 };
 
 struct out {
@@ -125,24 +156,57 @@ struct gr_broker {
     struct service *services;
     uint32_t service_serial;
     size_t waiting_bytes;
+    size_t held_bytes; /* of items that wait for credit, see struct bridge */
     uint32_t waiting;
     uint32_t workers;
     struct outs outs;
     gr_broker_stats stats;
+    gr_buf scratch; /* of the message that is being handled, see gr_dialect.parse */
+    gr_access access;
+    char fault[160]; /* of the last malformed message */
 };
 
-/* broker.c */
+/* broker_peer.c */
 void gr_broker_send(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now_ms);
-void gr_broker_send_envelope(gr_broker *self, gr_peer *peer, const gr_envelope *envelope,
-                             gr_buf *payload, int64_t now_ms);
+
+/* Returns as gr_dialect.build: GR_EINVAL when a peer of this dialect cannot be told. */
+int gr_broker_send_envelope(gr_broker *self, gr_peer *peer, const gr_envelope *envelope,
+                            gr_buf *payload, int64_t now_ms);
+
+/* A gh1 message, to a gh1 peer. */
 void gr_broker_forward(gr_broker *self, gr_peer *peer, const gr_envelope *envelope, gr_msg **msg,
                        int64_t now_ms);
-void gr_broker_send_error(gr_broker *self, gr_peer *peer, uint64_t id, int error, const char *text,
+
+/* Ends the call that `about` names for its client: id, or what the client's dialect has instead. */
+void gr_broker_send_error(gr_broker *self, gr_peer *client, const gr_envelope *about, int error,
+                          gr_slice text, int64_t now_ms);
+
+/* A message that is nothing but its type. */
+void gr_broker_send_empty(gr_broker *self, gr_peer *peer, enum gr_type type, uint8_t flags,
                           int64_t now_ms);
 bool gr_broker_is_local(const gr_peer *peer);
 
+/* Workers are, clients are not. */
+bool gr_broker_is_at_back(const gr_peer *peer);
+
+/* The peer's pulse has changed: looks after it in time. */
+void gr_broker_watch(gr_broker *self, gr_peer *peer);
+
+/* Ends its calls and its registration. It is freed when no message to it is left. */
+void gr_broker_remove_peer(gr_broker *self, gr_peer *peer, int64_t now_ms);
+
+/* Puts what waited for peers that did not read back in line. Only when the line is empty: then the
+ * order of their messages is kept. Who has read everything since the last time leaves the list. */
+void gr_broker_retry_stalled(gr_broker *self, int64_t now_ms);
+void gr_broker_free_peers(gr_broker *self);
+
 /* broker_service.c */
 struct service *gr_broker_find_service(const gr_broker *self, gr_slice name);
+
+/* The service that a request is for. Returns 0, GR_ENOTFOUND or GR_EUNAVAILABLE; then *why says how
+ * its name goes on in a text: "is not registered". */
+int gr_broker_look_up(const gr_broker *self, const gr_envelope *request, struct service **out,
+                      const char **why);
 int gr_broker_register(gr_broker *self, gr_peer *peer, const gr_envelope *ready, const char **why);
 void gr_broker_unregister(gr_broker *self, gr_peer *peer, int64_t now_ms);
 bool gr_broker_is_served(const struct service *service);
@@ -163,8 +227,6 @@ void gr_broker_on_credit(gr_broker *self, gr_peer *client, const gr_envelope *cr
                          int64_t now_ms);
 void gr_broker_on_cancel(gr_broker *self, gr_peer *client, const gr_envelope *cancel,
                          int64_t now_ms);
-void gr_broker_start_call(gr_broker *self, gr_peer *client, const gr_envelope *request,
-                          struct service *service, gr_msg **msg, int64_t now_ms);
 void gr_broker_drop_client_calls(gr_broker *self, gr_peer *client, int64_t now_ms);
 void gr_broker_lose_worker_calls(gr_broker *self, gr_peer *worker, int64_t now_ms);
 void gr_broker_fail_waiting(gr_broker *self, struct service *service, const char *text,
@@ -173,6 +235,44 @@ void gr_broker_serve_waiting(gr_broker *self, struct service *service, int64_t n
 void gr_broker_expire_calls(gr_broker *self, int64_t now_ms);
 void gr_broker_fail_all_calls(gr_broker *self, const char *text, int64_t now_ms);
 void gr_broker_free_calls(gr_broker *self);
+
+void gr_broker_end_call(gr_broker *self, struct call *at, int64_t now_ms);
+void gr_broker_fail_call(gr_broker *self, struct call *at, int error, const char *text,
+                         int64_t now_ms);
+
+/* Tells the worker that nobody wants the answer any more. */
+void gr_broker_tell_worker(gr_broker *self, const struct call *at, int64_t now_ms);
+
+/* The worker has answered everything, the client has not read everything. */
+void gr_broker_release_worker(gr_broker *self, struct call *at, int64_t now_ms);
+
+uint64_t gr_broker_route_of(const struct call *at);
+
+/* broker_bridge.c: what is needed when client and worker are not both of our own dialect. */
+
+/* Remembers how the client names its call. Returns 0 or GR_ENOMEM. */
+int gr_bridge_open(struct call *at, const gr_envelope *request);
+void gr_bridge_close(gr_broker *self, struct call *at);
+
+/* What answers to this call repeat. */
+gr_envelope gr_bridge_about(const struct call *at);
+
+/* The request of a client of another dialect as a gh1 message, routing id first. Returns 0 or
+ * GR_ENOMEM. */
+int gr_bridge_import(const gr_envelope *request, gr_msg **out);
+
+/* The gh1 message as one for the worker, without a routing id. Returns as gr_dialect.build. */
+int gr_bridge_export(gr_broker *self, struct call *at, gr_peer *worker, const gr_msg *request,
+                     const gr_envelope *hop, gr_msg **out);
+
+/* True when the worker gives back the client's name that it was told. */
+bool gr_bridge_is_about(const struct call *at, const gr_envelope *answer);
+
+void gr_bridge_answer(gr_broker *self, struct call *at, const gr_envelope *answer, int64_t now_ms);
+void gr_bridge_credit(gr_broker *self, struct call *at, const gr_envelope *credit, int64_t now_ms);
+
+/* The client reads again: gives the credit that was held back. */
+void gr_bridge_resume(gr_broker *self, gr_peer *client, int64_t now_ms);
 
 /* broker_gate.c: true when the broker answered the request itself. */
 bool gr_broker_gate(gr_broker *self, gr_peer *client, const gr_envelope *request, int64_t now_ms);

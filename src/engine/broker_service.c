@@ -17,6 +17,55 @@ struct service *gr_broker_find_service(const gr_broker *self, gr_slice name)
     return found;
 }
 
+static bool is_served_alone(const struct service *service)
+{
+    return service != NULL && service->single && gr_broker_is_served(service);
+}
+
+/* `Name.method`, as services of RFC 7 are kept; empty when that is too long. */
+static gr_slice join(gr_slice name, gr_slice method, uint8_t key[255])
+{
+    size_t len = name.len + 1 + method.len;
+    if (len > 255 || name.len == 0)
+        return gr_slice_of(NULL, 0);
+    memcpy(key, name.data, name.len);
+    key[name.len] = '.';
+    if (method.len > 0)
+        memcpy(key + name.len + 1, method.data, method.len);
+    return gr_slice_of(key, len);
+}
+
+/* The RFC 7 service `Name.method`, or NULL. */
+static struct service *find_single(const gr_broker *self, gr_slice name, gr_slice method)
+{
+    uint8_t key[255];
+    struct service *found = gr_broker_find_service(self, join(name, method, key));
+    return is_served_alone(found) ? found : NULL;
+}
+
+int gr_broker_look_up(const gr_broker *self, const gr_envelope *request, struct service **out,
+                      const char **why)
+{
+    struct service *found = gr_broker_find_service(self, request->service);
+    bool is_call = gr_slice_equal(request->method, gr_slice_str("call"));
+    if (found == NULL || !gr_broker_is_served(found) || (found->single && !is_call)) {
+        struct service *single = find_single(self, request->service, request->method);
+        if (single != NULL)
+            found = single;
+    }
+    *out = found;
+    if (found == NULL) {
+        *why = "is not registered";
+        return GR_ENOTFOUND;
+    }
+    bool knows = !found->single || is_call || found->name.len > request->service.len;
+    if (gr_broker_is_served(found) && knows)
+        return 0;
+    bool other = found->group || !knows; /* somebody may serve other methods of it */
+    *why = other ? "has no such method now" : "has no worker now";
+    return other ? GR_ENOTFOUND : GR_EUNAVAILABLE;
+}
+
 static void forget_methods(struct service *service)
 {
     struct method *method, *next;
@@ -47,6 +96,15 @@ static struct service *add_service(gr_broker *self, gr_slice name)
     added->serial = ++self->service_serial;
     HASH_ADD_KEYPTR(hh, self->services, added->name.data, added->name.len, added);
     return added;
+}
+
+/* The name under which a worker's service is kept: RFC 7 workers have one for each method. */
+static gr_slice key_of(const gr_envelope *ready, uint8_t key[255])
+{
+    if (ready->method.len == 0 || gr_slice_equal(ready->method, gr_slice_str("call")))
+        return ready->service;
+    gr_slice joined = join(ready->service, ready->method, key);
+    return joined.len > 0 ? joined : ready->service;
 }
 
 void gr_broker_free_services(gr_broker *self)
@@ -262,12 +320,38 @@ static int check_ready(const gr_broker *self, const gr_peer *peer, const gr_enve
         *why = "the name Gate belongs to the broker";
         return GR_EDENIED;
     }
-    if (gr_broker_find_service(self, ready->service) == NULL &&
-        HASH_COUNT(self->services) >= self->options.max_services) {
+    uint8_t space[255];
+    const struct service *known = gr_broker_find_service(self, key_of(ready, space));
+    if (known == NULL && HASH_COUNT(self->services) >= self->options.max_services) {
         *why = "the broker has as many services as it takes";
         return GR_EEXHAUSTED;
     }
+    if (known != NULL && known->workers > 0 && known->single != (ready->method.len > 0)) {
+        *why = "workers of RFC 7 and others cannot share a service: they hear no method's name";
+        return GR_EDENIED;
+    }
     return 0;
+}
+
+static struct service *find_or_add(gr_broker *self, const gr_envelope *ready)
+{
+    uint8_t space[255];
+    gr_slice key = key_of(ready, space);
+    struct service *found = gr_broker_find_service(self, key);
+    if (found == NULL)
+        found = add_service(self, key);
+    if (found == NULL)
+        return NULL;
+    if (found->workers == 0)
+        found->single = ready->method.len > 0;
+    found->member = key.len > ready->service.len;
+    if (found->member &&
+        gr_broker_find_service(self, ready->service) == NULL) { /* for people to see */
+        struct service *group = add_service(self, ready->service);
+        if (group != NULL)
+            group->group = true;
+    }
+    return found;
 }
 
 int gr_broker_register(gr_broker *self, gr_peer *peer, const gr_envelope *ready, const char **why)
@@ -280,9 +364,7 @@ int gr_broker_register(gr_broker *self, gr_peer *peer, const gr_envelope *ready,
         *why = "what the worker says of the service cannot be read";
         return rc;
     }
-    struct service *joined = gr_broker_find_service(self, ready->service);
-    if (joined == NULL)
-        joined = add_service(self, ready->service);
+    struct service *joined = find_or_add(self, ready);
     if (joined == NULL)
         return GR_ENOMEM;
     uint32_t credit = gr_pulse_clamp(ready->credit, 1, MAX_CREDIT);
@@ -293,6 +375,7 @@ int gr_broker_register(gr_broker *self, gr_peer *peer, const gr_envelope *ready,
         *why = "the broker cannot keep what the worker says of the service";
         return rc;
     }
+    joined->group = false;
     peer->role = WORKER;
     peer->service = joined;
     peer->credit = credit;

@@ -7,7 +7,11 @@
 #include "engine/events.h"
 #include "engine/pulse.h"
 
-enum { CONNECT_TIMEOUT_MS = 5000, MAX_CALLS = 65536 };
+enum {
+    CONNECT_TIMEOUT_MS = 5000,
+    MAX_CALLS = 65536,
+    UNREAD = 1 << 16, /* items that may wait for a reader where there is no credit */
+};
 
 enum state {
     DOWN,     /* no connection: requests are held back */
@@ -22,10 +26,18 @@ struct call {
     uint32_t seq;     /* number of the next item */
     bool sent;
     bool streaming;
+    bool bulk_fails; /* gate01 has announced an exception */
     UT_hash_handle hh;
 };
 
+/* A message that cannot go out yet. */
+struct held {
+    uint64_t id; /* of its call */
+    gr_msg *msg;
+};
+
 GR_EVENTS(gr_client_event, events)
+GR_EVENTS(struct held, helds)
 
 struct gr_client {
     gr_client_options options;
@@ -39,7 +51,10 @@ struct gr_client {
     gr_heap heap;
     struct call *calls;
     struct call *free_calls; /* through hh.next */
-    gr_msg_queue held;       /* requests made while DOWN */
+    struct helds held;       /* requests made while DOWN, or while another one is under way */
+    uint64_t present;        /* the only call under way, where an answer does not name its call */
+    gr_foreign foreign;
+    gr_buf scratch;
     gr_msg_queue out;
     struct events events;
     gr_client_stats stats;
@@ -51,8 +66,12 @@ int gr_client_new(gr_client **out, const gr_client_options *options)
     if (self == NULL)
         return GR_ENOMEM;
     self->options = *options;
+    if (gr_foreign_init(&self->foreign, &options->foreign) < 0) {
+        free(self);
+        return GR_ENOMEM;
+    }
     if (self->options.heartbeat_ms == 0)
-        self->options.heartbeat_ms = GR_PULSE_MS;
+        self->options.heartbeat_ms = self->foreign.dialect->beat_ms;
     if (self->options.liveness == 0)
         self->options.liveness = GR_PULSE_LIVENESS;
     if (self->options.connect_timeout_ms == 0)
@@ -61,6 +80,13 @@ int gr_client_new(gr_client **out, const gr_client_options *options)
         self->options.max_calls = MAX_CALLS;
     *out = self;
     return 0;
+}
+
+static void drop_held(gr_client *self)
+{
+    struct held held;
+    while (helds_pop(&self->held, &held))
+        gr_msg_destroy(&held.msg);
 }
 
 void gr_client_destroy(gr_client **client)
@@ -81,9 +107,12 @@ void gr_client_destroy(gr_client **client)
     while (events_pop(&self->events, &event))
         gr_msg_destroy(&event.msg);
     free(self->events.items);
-    gr_msg_queue_clear(&self->held);
+    drop_held(self);
+    free(self->held.items);
     gr_msg_queue_clear(&self->out);
     gr_heap_clear(&self->heap);
+    gr_buf_clear(&self->scratch);
+    gr_foreign_clear(&self->foreign);
     free(self);
     *client = NULL;
 }
@@ -109,14 +138,41 @@ static struct call *add_call(gr_client *self, uint64_t id)
     return call;
 }
 
+/* Whether a request may go out now. */
+static bool may_send(const gr_client *self)
+{
+    return self->state != DOWN && self->present == 0 && !self->reconnect;
+}
+
+/* Requests that were held back, and credit for them, go out now, unless they are over already. */
+static void release_held(gr_client *self)
+{
+    struct held held;
+    while (may_send(self) && helds_pop(&self->held, &held)) {
+        struct call *call = find(self, held.id);
+        if (call != NULL && gr_msg_queue_push(&self->out, &held.msg) == 0) {
+            call->sent = true;
+            if (self->foreign.dialect->one_by_one)
+                self->present = call->id;
+        }
+        gr_msg_destroy(&held.msg);
+    }
+}
+
 static void end_call(gr_client *self, struct call *call)
 {
+    uint64_t id = call->id;
     gr_heap_remove(&self->heap, &call->due);
     HASH_DEL(self->calls, call);
     call->hh.next = self->free_calls;
     self->free_calls = call;
     if (self->held.len > 0 && HASH_COUNT(self->calls) == 0)
-        gr_msg_queue_clear(&self->held); /* or it would grow for as long as there is no broker */
+        drop_held(self); /* or it would grow for as long as there is no broker */
+    if (id == self->present) {
+        self->present = 0;
+        if (!self->reconnect)
+            release_held(self);
+    }
 }
 
 /* Out of memory for an event means that its call never ends for its owner; the deadline of a
@@ -142,16 +198,36 @@ static void fail_sent_calls(gr_client *self, const char *text)
             fail_call(self, call, GR_EUNAVAILABLE, text);
 }
 
-static int send_envelope(gr_client *self, const gr_envelope *envelope, gr_buf *payload,
-                         gr_msg_queue *queue, int64_t now_ms)
+/* Makes a message; *msg is NULL when the dialect has no word for it. */
+static int make(gr_client *self, gr_envelope *envelope, gr_buf *payload, gr_msg **msg)
+{
+    gr_foreign_sign(&self->foreign, envelope);
+    return self->foreign.dialect->build(envelope, GR_CLIENT_TO_BROKER, payload, msg);
+}
+
+static int send_envelope(gr_client *self, gr_envelope *envelope, gr_buf *payload, int64_t now_ms)
 {
     gr_msg *msg;
-    int rc = gr_dialect_gh1.build(envelope, payload, &msg);
-    if (rc < 0)
+    int rc = make(self, envelope, payload, &msg);
+    if (rc < 0 || msg == NULL)
         return rc;
-    rc = gr_msg_queue_push(queue, &msg);
+    rc = gr_msg_queue_push(&self->out, &msg);
     gr_msg_destroy(&msg);
-    self->pulse.sent_ms = now_ms;
+    if (!self->foreign.dialect->beats_anyway || envelope->type == GR_HEARTBEAT)
+        self->pulse.sent_ms = now_ms;
+    return rc;
+}
+
+/* For a call that has not been sent. */
+static int hold_envelope(gr_client *self, gr_envelope *envelope, gr_buf *payload)
+{
+    struct held held = {.id = envelope->id};
+    int rc = make(self, envelope, payload, &held.msg);
+    if (rc < 0 || held.msg == NULL)
+        return rc;
+    rc = helds_push(&self->held, &held);
+    if (rc < 0)
+        gr_msg_destroy(&held.msg);
     return rc;
 }
 
@@ -162,25 +238,18 @@ static void send_hello(gr_client *self, int64_t now_ms)
         hello.deadline_ms = self->options.heartbeat_ms;
         hello.window = self->options.liveness;
     }
-    send_envelope(self, &hello, NULL, &self->out, now_ms);
+    send_envelope(self, &hello, NULL, now_ms);
     self->state = GREETING;
     self->beaten = false;
 }
 
-/* Requests that were made without a connection, and credit for them, go out now, unless they are
- * over already. */
-static void release_held(gr_client *self)
+/* A broker answers. */
+static void come_up(gr_client *self)
 {
-    gr_msg *msg;
-    while ((msg = gr_msg_queue_pop(&self->held)) != NULL) {
-        gr_envelope request;
-        struct call *call = NULL;
-        if (gr_dialect_gh1.parse(msg, 0, &request) == 0)
-            call = find(self, request.id);
-        if (call != NULL && gr_msg_queue_push(&self->out, &msg) == 0)
-            call->sent = true;
-        gr_msg_destroy(&msg);
-    }
+    if (self->state != GREETING)
+        return;
+    self->state = UP;
+    emit(self, (gr_client_event){.type = GR_CLIENT_UP});
 }
 
 static void connected(void *engine, int64_t now_ms)
@@ -193,13 +262,19 @@ static void connected(void *engine, int64_t now_ms)
         self->pulse.beat_ms = self->options.heartbeat_ms;
         gr_pulse_expect(&self->pulse, self->options.heartbeat_ms, self->options.liveness);
     }
+    if (self->foreign.dialect->one_by_one) /* RFC 7: no beats, no greeting */
+        self->pulse.beat_ms = self->pulse.wait_ms = 0;
     send_hello(self, now_ms);
+    if (self->foreign.dialect->one_by_one)
+        come_up(self);
     release_held(self);
 }
 
 static void lose_broker(gr_client *self, const char *text, int64_t now_ms)
 {
-    if (self->state == UP) {
+    bool was_up = self->state == UP;
+    self->state = DOWN; /* first: what is held back stays so */
+    if (was_up) {
         self->down_ms = now_ms;
         emit(self, (gr_client_event){.type = GR_CLIENT_DOWN});
     }
@@ -212,7 +287,6 @@ static void disconnected(void *engine, int64_t now_ms)
     if (self->state == DOWN)
         return;
     lose_broker(self, "the connection to the broker was lost", now_ms);
-    self->state = DOWN;
     gr_msg_queue_clear(&self->out);
 }
 
@@ -239,9 +313,12 @@ int gr_client_call(gr_client *self, const gr_client_request *request, gr_buf *pa
         .service = request->service,
         .method = request->method,
     };
-    call->granted = envelope.credit;
-    call->sent = self->state != DOWN;
-    int rc = send_envelope(self, &envelope, payload, call->sent ? &self->out : &self->held, now_ms);
+    call->granted = self->foreign.dialect->is_ours ? envelope.credit : UNREAD;
+    call->sent = may_send(self);
+    int rc = call->sent ? send_envelope(self, &envelope, payload, now_ms)
+                        : hold_envelope(self, &envelope, payload);
+    if (rc == 0 && call->sent && self->foreign.dialect->one_by_one)
+        self->present = call->id;
     if (rc == 0 && request->timeout_ms > 0)
         rc = gr_heap_set(&self->heap, &call->due, now_ms + request->timeout_ms);
     if (rc < 0) {
@@ -261,15 +338,18 @@ int gr_client_credit(gr_client *self, uint64_t id, uint32_t items, uint32_t byte
         return GR_ENOTFOUND;
     call->granted += items;
     gr_envelope envelope = {.type = GR_CREDIT, .id = id, .credit = items, .window = bytes};
-    return send_envelope(self, &envelope, NULL, call->sent ? &self->out : &self->held, now_ms);
+    return call->sent ? send_envelope(self, &envelope, NULL, now_ms)
+                      : hold_envelope(self, &envelope, NULL);
 }
 
 static void give_up(gr_client *self, struct call *call, int64_t now_ms)
 {
-    if (call->sent) {
-        gr_envelope envelope = {.type = GR_CANCEL, .id = call->id};
-        send_envelope(self, &envelope, NULL, &self->out, now_ms);
-    }
+    if (!call->sent)
+        return;
+    gr_envelope envelope = {.type = GR_CANCEL, .id = call->id};
+    send_envelope(self, &envelope, NULL, now_ms);
+    if (self->foreign.dialect->one_by_one)
+        self->reconnect = true; /* a late answer would be taken for that to the next call */
 }
 
 void gr_client_cancel(gr_client *self, uint64_t id, int64_t now_ms)
@@ -286,7 +366,7 @@ void gr_client_leave(gr_client *self, int64_t now_ms)
     if (self->state == DOWN)
         return;
     gr_envelope bye = {.type = GR_BYE};
-    send_envelope(self, &bye, NULL, &self->out, now_ms);
+    send_envelope(self, &bye, NULL, now_ms);
 }
 
 static void on_hello(gr_client *self, const gr_envelope *hello)
@@ -296,10 +376,7 @@ static void on_hello(gr_client *self, const gr_envelope *hello)
     if (self->state == UP && hello->route != self->broker)
         fail_sent_calls(self, "the broker was started anew");
     self->broker = hello->route;
-    if (self->state == UP)
-        return;
-    self->state = UP;
-    emit(self, (gr_client_event){.type = GR_CLIENT_UP});
+    come_up(self);
 }
 
 static void pass_on(gr_client *self, gr_client_event event, gr_msg **msg)
@@ -312,7 +389,14 @@ static void pass_on(gr_client *self, gr_client_event event, gr_msg **msg)
 static void on_items(gr_client *self, struct call *call, const gr_envelope *item, gr_msg **msg,
                      int64_t now_ms)
 {
-    if (item->split != call->seq || item->count > call->granted) {
+    bool ours = self->foreign.dialect->is_ours; /* others do not number items, and know no credit */
+    if (!ours && item->count > call->granted) {
+        fail_call(self, call, GR_EEXHAUSTED,
+                  "the stream is not read as fast as it comes, and this broker cannot be told to "
+                  "wait");
+        return;
+    }
+    if (ours && (item->split != call->seq || item->count > call->granted)) {
         give_up(self, call, now_ms);
         fail_call(self, call, GR_EDATALOSS,
                   item->split != call->seq ? "items of the stream are missing"
@@ -327,6 +411,11 @@ static void on_items(gr_client *self, struct call *call, const gr_envelope *item
     }
     gr_client_event event = {
         .id = call->id, .count = item->count, .payload = item->payload, .type = GR_CLIENT_ITEM};
+    if (item->type == GR_CHUNK) {
+        event.type = GR_CLIENT_CHUNK;
+        event.raw = item->flags & GR_FLAG_RAW;
+        event.codec = ours ? item->method : gr_slice_str("gzip");
+    }
     if (item->type == GR_END) {
         event.type = GR_CLIENT_END;
         end_call(self, call);
@@ -334,15 +423,34 @@ static void on_items(gr_client *self, struct call *call, const gr_envelope *item
     pass_on(self, event, msg);
 }
 
-static void on_answer(gr_client *self, const gr_envelope *answer, gr_msg **msg, int64_t now_ms)
+/* Whether the answer is to one of our calls, and not to a beat or a call of somebody else. */
+static bool is_mine(const gr_client *self, const gr_envelope *answer)
 {
-    struct call *call = find(self, answer->id);
+    const gr_dialect *dialect = self->foreign.dialect;
+    return dialect->is_ours || dialect->one_by_one ||
+           answer->seed == gr_tag_seed_of(self->foreign.seed);
+}
+
+static void on_answer(gr_client *self, gr_envelope *answer, gr_msg **msg, int64_t now_ms)
+{
+    if (self->foreign.dialect->one_by_one)
+        answer->id = self->present;
+    struct call *call = is_mine(self, answer) ? find(self, answer->id) : NULL;
     if (call == NULL) {
-        self->stats.late++;
+        self->stats.late += self->foreign.dialect->is_ours || answer->id != 0; /* 0: of a beat */
         return;
     }
+    if (answer->type == GR_CHUNK && !self->foreign.dialect->is_ours &&
+        !gr_bulk_hear(answer, &call->bulk_fails, &self->scratch))
+        return;
+    if (gr_wire_settle(answer, msg, &self->scratch) < 0)
+        answer->payload = gr_slice_of(NULL, 0); /* events outlive the scratch */
     gr_client_event event = {.id = call->id, .payload = answer->payload, .status = answer->status};
     switch (answer->type) {
+    case GR_CHUNK:
+        answer->count = 1; /* whatever it says */
+        on_items(self, call, answer, msg, now_ms);
+        return;
     case GR_ITEM:
     case GR_END:
         on_items(self, call, answer, msg, now_ms);
@@ -378,16 +486,19 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
         return;
     }
     self->pulse.heard_ms = now_ms;
-    if (gr_dialect_gh1.parse(*msg, 0, &envelope) < 0) {
+    if (self->foreign.dialect->parse(*msg, 0, GR_BROKER_TO_CLIENT, &self->scratch, &envelope) < 0) {
         self->stats.malformed++;
         gr_msg_destroy(msg);
         return;
     }
+    if (!self->foreign.dialect->is_ours)
+        come_up(self);
     switch (envelope.type) {
     case GR_REPLY:
     case GR_ITEM:
     case GR_END:
     case GR_ERROR:
+    case GR_CHUNK:
         on_answer(self, &envelope, msg, now_ms);
         break;
     case GR_HELLO:
@@ -436,14 +547,13 @@ static void tick(void *engine, int64_t now_ms)
         return;
     if (gr_pulse_is_dead(&self->pulse, now_ms)) {
         lose_broker(self, "the broker has fallen silent", now_ms);
-        self->state = DOWN;
         self->reconnect = true;
         gr_msg_queue_clear(&self->out);
         return;
     }
     if (gr_pulse_should_beat(&self->pulse, now_ms)) {
         gr_envelope beat = {.type = GR_HEARTBEAT};
-        send_envelope(self, &beat, NULL, &self->out, now_ms);
+        send_envelope(self, &beat, NULL, now_ms);
         self->beaten = true;
     }
 }
@@ -470,6 +580,12 @@ static bool next_out(void *engine, gr_msg **msg)
 static size_t count_events(const void *engine)
 {
     return ((const gr_client *)engine)->events.len;
+}
+
+static gr_slice routing_id(void *engine)
+{
+    gr_client *self = engine;
+    return gr_foreign_new_id(&self->foreign, "gc-");
 }
 
 static bool take_reconnect(void *engine)
@@ -503,6 +619,7 @@ void gr_client_get_stats(const gr_client *self, gr_client_stats *out)
 }
 
 const gr_engine_ops gr_client_ops = {
+    .routing_id = routing_id,
     .connected = connected,
     .disconnected = disconnected,
     .receive = receive,

@@ -7,16 +7,18 @@
 #define GR_CLIENT_H
 
 #include "engine/engine.h"
+#include "engine/foreign.h"
 #include "wire/wire.h"
 
 typedef struct gr_client gr_client;
 
 typedef struct gr_client_options {
-    uint32_t heartbeat_ms;       /* 0: GR_PULSE_MS */
+    uint32_t heartbeat_ms;       /* 0: the dialect's */
     uint32_t liveness;           /* beats of ours that the broker may miss; 0: GR_PULSE_LIVENESS */
     uint32_t connect_timeout_ms; /* calls fail when no broker has answered for so long; 0: 5000 */
     uint32_t max_calls;          /* calls without an end at once; 0: 65536 */
     bool local;                  /* in the broker's process: no heartbeats */
+    gr_foreign_options foreign;  /* the broker's dialect when it is not gh1 */
 } gr_client_options;
 
 enum gr_client_event_type {
@@ -27,6 +29,8 @@ enum gr_client_event_type {
                             NULL and text explains; the call is over */
     GR_CLIENT_UP,        /* a broker answers; no call */
     GR_CLIENT_DOWN,      /* the broker is gone; no call */
+    GR_CLIENT_CHUNK, /* payload is a piece of a compressed result, codec its name; raw: it decodes
+                        to bytes; END follows the last one, with a digest as its payload or none */
 };
 
 typedef struct gr_client_event {
@@ -34,6 +38,8 @@ typedef struct gr_client_event {
     uint64_t id;
     int status;       /* FAILED: a GR_E...; REPLY: the status of an internal handler, or 0 */
     uint32_t count;   /* ITEM, END */
+    bool raw;         /* CHUNK */
+    gr_slice codec;   /* CHUNK: points into msg, or lives for ever */
     const char *text; /* FAILED without msg: lives for ever */
     gr_msg *msg;      /* yours, to destroy; may be NULL */
     gr_slice payload; /* points into msg */

@@ -13,6 +13,10 @@
 #include "wire/msg.h"
 
 typedef struct gr_engine_ops {
+    /* The routing id for the connection that is made next; empty: any. Valid until the next call.
+     */
+    gr_slice (*routing_id)(void *engine);
+
     /* The connection to the broker is there, or gone. */
     void (*connected)(void *engine, int64_t now_ms);
     void (*disconnected)(void *engine, int64_t now_ms);
@@ -32,7 +36,8 @@ typedef struct gr_engine_ops {
     /* How many events wait for their owner. */
     size_t (*events)(const void *engine);
 
-    /* True once after the broker fell silent: the connection must be made anew. */
+    /* True once when the connection must be made anew, because the broker fell silent for instance.
+     */
     bool (*take_reconnect)(void *engine);
 
     /* True while somebody waits for it: the process must go on. */

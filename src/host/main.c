@@ -24,14 +24,17 @@ static const char usage[] =
     "  -v        show the version\n"
     "  -E        ignore environment variables\n"
     "  -W        turn warnings on\n"
+    "  --settings FILE    read settings from FILE, see docs/settings.md\n"
+    "  --print-settings   print the settings that a script would start with, and end\n"
     "  --        end of options\n"
     "  -         run standard input, and end of options\n"
     "Without a script, a terminal gets the prompt and a pipe is run as statements.\n";
 
 /* What the command line asks for. Actions are -e, -l and -I in their order. */
 struct request {
-    bool interactive, version, ignore_environment, warnings;
-    int script; /* index of the script in argv, or argc */
+    bool interactive, version, ignore_environment, warnings, print_settings;
+    const char *settings; /* a file, or NULL */
+    int script;           /* index of the script in argv, or argc */
     struct {
         char kind;
         const char *text;
@@ -63,6 +66,27 @@ static int add_action(struct request *request, int argc, char **argv, int *i)
     return 0;
 }
 
+/* --settings FILE, --settings=FILE, --print-settings. */
+static int add_long(struct request *request, int argc, char **argv, int *i)
+{
+    static const char settings[] = "--settings";
+    const char *option = argv[*i];
+    const char *after = option + sizeof(settings) - 1;
+    if (strcmp(option, "--print-settings") == 0) {
+        request->print_settings = true;
+        return 0;
+    }
+    if (strncmp(option, settings, sizeof(settings) - 1) != 0 || (*after != '\0' && *after != '='))
+        return complain("unknown option", option);
+    const char *file = *after == '=' ? after + 1 : *i + 1 < argc ? argv[++*i] : "";
+    if (*file == '\0')
+        return complain("an argument is missing after", settings);
+    if (request->settings != NULL)
+        return complain("there can be one settings file, got also", file);
+    request->settings = file;
+    return 0;
+}
+
 /* Returns 0, or the exit code when the command line is wrong. */
 static int parse(struct request *request, int argc, char **argv)
 {
@@ -73,7 +97,11 @@ static int parse(struct request *request, int argc, char **argv)
             i++;
             break;
         }
-        if (strchr("elI", option[1]) != NULL) {
+        if (option[1] == '-') {
+            int rc = add_long(request, argc, argv, &i);
+            if (rc != 0)
+                return rc;
+        } else if (strchr("elI", option[1]) != NULL) {
             int rc = add_action(request, argc, argv, &i);
             if (rc != 0)
                 return rc;
@@ -116,8 +144,11 @@ static void on_signal(int number)
         gr_state_interrupt(); /* SIGHUP: the terminal has gone, and a line may run for ever */
     } else if (number != SIGHUP && signals.asked++ > 0) {
         gr_terminal_restore();
+        gr_log_rescue(0);
         _exit(128 + number);
     }
+    if (number == SIGHUP)
+        gr_log_reopen();
     uv_async_send(&signals.async);
 }
 
@@ -189,13 +220,18 @@ static void push_request(lua_State *L, const struct request *request, int argc, 
     lua_setfield(L, -2, "version");
     lua_pushboolean(L, !request->ignore_environment);
     lua_setfield(L, -2, "environment");
+    lua_pushboolean(L, request->print_settings);
+    lua_setfield(L, -2, "print_settings");
+    lua_pushstring(L, request->settings); /* nil when there is none */
+    lua_setfield(L, -2, "settings");
 }
 
 static int run(gr_state *state, const struct request *request, int argc, char **argv)
 {
     lua_State *L = state->L;
     bool bare = request->script >= argc && request->action_count == 0 && !request->version;
-    bool interactive = request->interactive || (bare && isatty(STDIN_FILENO));
+    bool interactive =
+        (request->interactive || (bare && isatty(STDIN_FILENO))) && !request->print_settings;
     catch_signals(state, interactive);
     if (interactive)
         gr_state_allow_interrupts(state);
@@ -243,7 +279,8 @@ int main(int argc, char **argv)
     if (request.version)
         printf("%s  (Lua 5.4, %s)\n", VERSION, LUA_RELEASE);
     raise_descriptor_limit();
-    gr_log_start(STDERR_FILENO, 0);
+    gr_log_start(STDERR_FILENO);
+    gr_log_catch_crashes(gr_terminal_restore);
     gr_state *state;
     if (gr_state_new(&state, !request.ignore_environment) < 0) {
         fprintf(stderr, "gaterpc-host: cannot start: out of memory or descriptors\n");

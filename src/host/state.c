@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "bind/bind.h"
+#include "bind/bind_msgpack.h"
 #include "net/endpoint.h"
 
 /* Set by a signal handler, cleared by the hook that raises the error. */
@@ -118,11 +119,12 @@ static int call_from_luv(lua_State *L, int nargs, int nresults, int flags)
 
 /* --- interrupts -------------------------------------------------------------------------- */
 
-/* What runs outside of coroutines is our own dispatcher, which must not fail. */
+/* What runs outside of coroutines is our own dispatcher, which must not fail, and hooks of users
+ * that it packs and unpacks with, which may. */
 static void on_count(lua_State *L, lua_Debug *ar)
 {
     (void)ar;
-    if (!interrupted || L == gr_state_of(L)->L)
+    if (!interrupted || (L == gr_state_of(L)->L && !gr_lua_in_hook(L)))
         return;
     interrupted = 0;
     luaL_error(L, "interrupted!");

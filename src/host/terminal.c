@@ -224,24 +224,25 @@ static void divert_log(gr_terminal *self, int fd)
         dup3(fd, self->log_fd, O_CLOEXEC);
 }
 
-/* Without this pipe all works as well, only that lines of the log disturb what is typed. */
+/* Without this pipe all works as well, only that lines of the log disturb what is typed. The log
+ * keeps log_fd for good: nobody knows when its thread has written to it for the last time. */
 static void take_log(gr_terminal *self)
 {
+    static int own_fd = -1;
     if (!isatty(STDERR_FILENO) || pipe2(self->log_pipe, O_CLOEXEC | O_NONBLOCK) != 0)
         return;
-    self->log_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
-    gr_log_stop();
-    gr_log_start(self->log_fd, 0);
+    if (own_fd < 0)
+        own_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+    self->log_fd = own_fd;
+    gr_log_set_console_fd(own_fd);
 }
 
 static void leave_log(gr_terminal *self)
 {
     if (self->log_pipe[0] < 0)
         return;
-    gr_log_stop();
-    gr_log_start(STDERR_FILENO, 0);
+    divert_log(self, STDERR_FILENO);
     pass_log_on(self);
-    close(self->log_fd);
     close(self->log_pipe[0]);
     close(self->log_pipe[1]);
     self->log_pipe[0] = -1;
@@ -449,23 +450,26 @@ static void on_continued(uv_signal_t *handle, int number)
 /* os.exit(), say from a timer. */
 static void at_exit(void)
 {
-    gr_terminal *self = the_terminal;
     gr_terminal_restore();
-    if (self == NULL || !self->editing)
-        return;
-    self->editing = false;
-    divert_log(self, STDERR_FILENO);
-    pass_log_on(self);
 }
 
 void gr_terminal_restore(void)
 {
+    char text[4096];
+    gr_terminal *self = the_terminal;
+    ssize_t n;
     if (!modes_changed)
         return;
     modes_changed = 0;
     tcsetattr(STDIN_FILENO, TCSANOW, &modes);
     if (write(STDOUT_FILENO, "\n", 1) < 0) /* so that the shell's prompt is not behind ours */
         return;
+    if (self == NULL || self->log_pipe[0] < 0)
+        return;
+    divert_log(self, STDERR_FILENO);
+    while ((n = read(self->log_pipe[0], text, sizeof(text))) > 0)
+        if (write(STDERR_FILENO, text, (size_t)n) < 0)
+            return;
 }
 
 /* --- life -------------------------------------------------------------------------------- */

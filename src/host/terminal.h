@@ -49,8 +49,8 @@ void gr_terminal_hide(gr_terminal *self, bool partial);
 /* Appends a line to the history. */
 void gr_terminal_remember(gr_terminal *self, const char *line);
 
-/* Gives the terminal its modes back, for a process that ends in a hurry. Signal handlers may call
- * it; exit() does. */
+/* Gives the terminal its modes back, and the lines of the log that were held back, for a process
+ * that ends in a hurry. Signal handlers may call it; exit() does. */
 void gr_terminal_restore(void);
 
 #endif

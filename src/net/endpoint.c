@@ -97,17 +97,30 @@ static void watch_connection(gr_endpoint *self, int64_t now_ms)
     }
 }
 
-/* The broker has fallen silent behind a connection that looks alive: make a new one. */
-static void reconnect(gr_endpoint *self, int64_t now_ms)
+static int connect_sock(gr_endpoint *self)
 {
-    if (!self->ops->take_reconnect(self->engine))
-        return;
+    gr_slice id = self->ops->routing_id(self->engine);
+    if (id.len > 0)
+        gr_sock_set_id(self->sock, id);
+    return gr_sock_connect(self->sock, self->address);
+}
+
+/* Ends the conversation and begins another one, over a connection of its own. */
+static void begin_anew(gr_endpoint *self, int64_t now_ms)
+{
     self->parted = false;
     set_connected(self, false, now_ms);
-    if (self->sock != NULL) {
-        gr_sock_disconnect(self->sock, self->address);
-        gr_sock_connect(self->sock, self->address);
-    }
+    if (self->sock == NULL)
+        return;
+    gr_sock_disconnect(self->sock, self->address);
+    connect_sock(self);
+}
+
+/* The broker has fallen silent, for instance, behind a connection that looks alive. */
+static void reconnect(gr_endpoint *self)
+{
+    if (self->ops->take_reconnect(self->engine))
+        begin_anew(self, gr_clock_ms());
 }
 
 /* Returns true when nothing is left to receive. */
@@ -129,9 +142,7 @@ static void take_in(gr_endpoint *self, int64_t now_ms)
     watch_connection(self, now_ms);
     if (!receive(self, now_ms) || !self->parted)
         return;
-    self->parted = false;
-    set_connected(self, false, now_ms);
-    watch_connection(self, now_ms);
+    begin_anew(self, now_ms);
 }
 
 static void drive(gr_endpoint *self, int64_t now_ms)
@@ -139,7 +150,7 @@ static void drive(gr_endpoint *self, int64_t now_ms)
     take_in(self, now_ms);
     if (self->ops->next_due(self->engine) <= now_ms)
         self->ops->tick(self->engine, now_ms);
-    reconnect(self, now_ms);
+    reconnect(self);
 }
 
 /* Read last, because every send and receive consumes the descriptor's edge. */
@@ -170,6 +181,7 @@ bool gr_endpoint_pump(gr_endpoint *self, int64_t now_ms)
 void gr_endpoint_settle(gr_endpoint *self)
 {
     pthread_mutex_lock(&self->mutex);
+    reconnect(self);
     flush(self);
     int64_t due_ms = self->ops->next_due(self->engine);
     if (self->sock == NULL && self->link == NULL && self->relink_ms < due_ms)
@@ -191,7 +203,7 @@ bool gr_endpoint_stand_in(gr_endpoint *self, int64_t now_ms)
     pthread_mutex_lock(&self->mutex);
     take_in(self, now_ms);
     self->ops->tick(self->engine, now_ms);
-    reconnect(self, now_ms);
+    reconnect(self);
     flush(self);
     bool wake = self->ops->events(self->engine) > 0;
     wake = has_input(self) || wake;
@@ -249,7 +261,7 @@ static int open_sock(gr_endpoint *self, const gr_endpoint_options *options)
 {
     int rc = gr_sock_new(&self->sock, options->ctx, GR_SOCK_DEALER, &options->sock);
     if (rc == 0)
-        rc = gr_sock_connect(self->sock, self->address);
+        rc = connect_sock(self);
     if (rc == 0)
         rc = start_poll(self, 0, gr_sock_fd(self->sock));
     if (rc == 0)
@@ -285,7 +297,10 @@ int gr_endpoint_new(gr_endpoint **out, gr_loop *loop, const gr_endpoint_options 
     self->touched = self->want = true;
     self->address = strdup(options->address);
     int rc = self->address != NULL ? 0 : GR_ENOMEM;
-    if (rc == 0 && gr_endpoint_is_local(self->address))
+    bool local = gr_endpoint_is_local(options->address);
+    if (local && options->by_socket && strncmp(options->address, "inproc://", 9) == 0)
+        rc = GR_EADDRESS;
+    if (rc == 0 && local && !options->by_socket)
         try_link(self, gr_clock_ms());
     else if (rc == 0)
         rc = open_sock(self, options);

@@ -14,6 +14,7 @@ typedef struct gr_endpoint_options {
     void *ctx;           /* ZeroMQ context */
     const char *address; /* of the broker; copied */
     gr_sock_options sock;
+    bool by_socket; /* even when the broker is in this process: its dialect needs routing ids */
     uint32_t heartbeat_ms; /* the guard looks after it four times as often */
     const gr_engine_ops *ops;
     void *engine; /* stays its owner's, must live longer */

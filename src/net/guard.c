@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "engine/pulse.h"
 #include "net/endpoint_priv.h"
 
@@ -87,9 +88,8 @@ static bool nap(struct gr_guard *self)
     uint32_t pause_ms = gr_pulse_clamp(self->heartbeat_ms / 4, 10, 500);
     int64_t until_ns = gr_clock_ns() + (int64_t)pause_ms * 1000000;
     struct timespec until = {.tv_sec = until_ns / 1000000000, .tv_nsec = until_ns % 1000000000};
-    int rc = 0;
-    while (!self->stop && rc == 0)
-        rc = pthread_cond_timedwait(&self->changed, &self->mutex, &until);
+    if (!self->stop) /* looking too early, because it was woken, does no harm */
+        pthread_cond_timedwait(&self->changed, &self->mutex, &until);
     bool go_on = !self->stop;
     pthread_mutex_unlock(&self->mutex);
     return go_on;
@@ -119,7 +119,7 @@ int gr_guard_new(struct gr_guard **out, gr_loop *loop)
     pthread_condattr_destroy(&monotonic);
 
     sigset_t all, before;
-    sigfillset(&all);
+    gr_signals_of_threads(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the loop's thread */
     int rc = pthread_create(&self->thread, NULL, run, self);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -150,7 +150,9 @@ void gr_guard_destroy(struct gr_guard **guard)
 void gr_guard_hurry(struct gr_guard *self, uint32_t heartbeat_ms)
 {
     pthread_mutex_lock(&self->mutex);
-    if (heartbeat_ms > 0 && heartbeat_ms < self->heartbeat_ms)
+    if (heartbeat_ms > 0 && heartbeat_ms < self->heartbeat_ms) {
         self->heartbeat_ms = heartbeat_ms;
+        pthread_cond_signal(&self->changed); /* its nap may be longer than it has now */
+    }
     pthread_mutex_unlock(&self->mutex);
 }

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "net/hub.h"
 
 enum {
@@ -100,6 +101,11 @@ int gr_majordomo_bind(gr_majordomo *self, enum gr_via side, const char *address,
                           side == GR_VIA_FRONT ? GR_VIA_LOCAL_FRONT : GR_VIA_LOCAL_BACK);
 }
 
+int gr_majordomo_add_user(gr_majordomo *self, gr_slice user, gr_slice password)
+{
+    return gr_broker_add_user(self->broker, user, password);
+}
+
 /* --- the thread -------------------------------------------------------------------------- */
 
 static int add_parted(struct parted *parted, int fd, int64_t now_ms)
@@ -162,11 +168,15 @@ static void part_from(gr_majordomo *self, enum gr_via via, const gr_msg *msg, in
 static void take_in(gr_majordomo *self, enum gr_via via, gr_msg **msg, int64_t now_ms)
 {
     gr_peer *peer = gr_broker_find_peer(self->broker, via, *msg);
-    if (peer == NULL) {
+    if (peer == NULL || gr_broker_may_move(peer)) {
         watch_connections(self, now_ms);
         part_from(self, via, *msg, now_ms);
-        peer = gr_broker_add_peer(self->broker, via, *msg, now_ms);
+        peer = gr_broker_find_peer(self->broker, via, *msg); /* it may have parted by now */
+        if (peer != NULL)
+            peer = gr_broker_follow(self->broker, peer, *msg, now_ms);
     }
+    if (peer == NULL)
+        peer = gr_broker_add_peer(self->broker, via, *msg, now_ms);
     if (peer != NULL)
         gr_broker_receive(self->broker, peer, msg, now_ms);
     else
@@ -246,11 +256,23 @@ static void complain(gr_majordomo *self, const gr_broker_stats *stats, int64_t n
     uint64_t malformed = stats->malformed - self->logged.malformed;
     uint64_t slow = stats->slow - self->logged.slow;
     uint64_t lost = stats->lost - self->logged.lost;
-    if (malformed + slow + lost == 0)
+    uint64_t refused = stats->refused - self->logged.refused;
+    uint64_t cut = stats->cut - self->logged.cut;
+    if (malformed + slow + lost + refused + cut == 0)
         return;
-    if (malformed > 0)
-        gr_log(GR_LOG_WARNING, name, "%llu messages could not be understood and were dropped",
-               (unsigned long long)malformed);
+    if (malformed > 0) {
+        char fault[200];
+        gr_broker_last_malformed(self->broker, fault, sizeof(fault));
+        gr_log(GR_LOG_WARNING, name, "%llu messages could not be understood and were dropped; %s",
+               (unsigned long long)malformed, fault);
+    }
+    if (refused > 0)
+        gr_log(GR_LOG_WARNING, name, "%llu messages were refused: their credentials are wrong",
+               (unsigned long long)refused);
+    if (cut > 0)
+        gr_log(GR_LOG_WARNING, name,
+               "%llu streams of gate01 clients ended early, which they cannot be told",
+               (unsigned long long)cut);
     if (slow > 0)
         gr_log(GR_LOG_WARNING, name, "%llu peers were dropped because they did not read",
                (unsigned long long)slow);
@@ -326,7 +348,7 @@ int gr_majordomo_start(gr_majordomo *self, gr_majordomo_ended_fn *ended, void *a
     self->ended = ended;
     self->arg = arg;
     sigset_t all, before;
-    sigfillset(&all);
+    gr_signals_of_threads(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the loop's thread */
     int rc = pthread_create(&self->thread, NULL, run, self);
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -33,6 +33,9 @@ void gr_majordomo_destroy(gr_majordomo **self);
 int gr_majordomo_bind(gr_majordomo *self, enum gr_via side, const char *address, char *bound,
                       size_t bound_len);
 
+/* See gr_broker_add_user(); before the start. */
+int gr_majordomo_add_user(gr_majordomo *self, gr_slice user, gr_slice password);
+
 /* Starts the thread. Returns 0 or GR_EEXHAUSTED. */
 int gr_majordomo_start(gr_majordomo *self, gr_majordomo_ended_fn *ended, void *arg);
 

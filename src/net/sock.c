@@ -12,9 +12,10 @@ enum {
     RECONNECT_MS = 100,
     RECONNECT_MAX_MS = 2000,
     HANDSHAKE_MS = 10000,
-    LINGER_MS = 500,
+    LINGER_MS = 2000, /* a peer on a busy machine shall hear the last words */
     HIGH_WATER = 8192,
     BACKLOG = 1024,
+    KEEPALIVE_S = 60,
     EVENTS = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED,
 };
 
@@ -33,9 +34,14 @@ static void set_options(gr_sock *self, enum gr_sock_type type, const gr_sock_opt
     int64_t max_message = options->max_message > 0 ? (int64_t)options->max_message : MAX_MESSAGE;
     zmq_setsockopt(self->zmq, ZMQ_MAXMSGSIZE, &max_message, sizeof(max_message));
     set_int(self, ZMQ_LINGER, LINGER_MS);
-    set_int(self, ZMQ_SNDHWM, HIGH_WATER);
-    set_int(self, ZMQ_RCVHWM, HIGH_WATER);
+    set_int(self, ZMQ_SNDHWM, options->hwm > 0 ? options->hwm : HIGH_WATER);
+    set_int(self, ZMQ_RCVHWM, options->hwm > 0 ? options->hwm : HIGH_WATER);
+    set_int(self, ZMQ_IPV6, options->ipv6);
     set_int(self, ZMQ_BACKLOG, BACKLOG);
+    set_int(self, ZMQ_TCP_KEEPALIVE, 1); /* for peers that do not beat, and whose host has gone */
+    set_int(self, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_S);
+    set_int(self, ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_S / 4);
+    set_int(self, ZMQ_TCP_KEEPALIVE_CNT, 4);
     set_int(self, ZMQ_HANDSHAKE_IVL,
             options->handshake_ms > 0 ? options->handshake_ms : HANDSHAKE_MS);
     set_int(self, ZMQ_RECONNECT_IVL,
@@ -45,8 +51,6 @@ static void set_options(gr_sock *self, enum gr_sock_type type, const gr_sock_opt
     if (type == GR_SOCK_ROUTER) {
         set_int(self, ZMQ_ROUTER_MANDATORY, 1); /* tells who cannot be reached, or does not read */
         set_int(self, ZMQ_ROUTER_HANDOVER, 1);  /* peers that keep their id over reconnects */
-    } else {
-        set_int(self, ZMQ_IMMEDIATE, 1); /* nothing is queued for a connection that is not there */
     }
 }
 
@@ -108,14 +112,27 @@ int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_l
     return 0;
 }
 
+void gr_sock_set_id(gr_sock *self, gr_slice id)
+{
+    zmq_setsockopt(self->zmq, ZMQ_ROUTING_ID, id.data, id.len);
+}
+
 int gr_sock_connect(gr_sock *self, const char *address)
 {
     return zmq_connect(self->zmq, address) == 0 ? 0 : gr_err_of_errno(errno);
 }
 
-int gr_sock_disconnect(gr_sock *self, const char *address)
+/* What waits to be sent is dropped; what has come should have been received before. News of the old
+ * connection, and of one that libzmq may have made in its place meanwhile, is of no use any more.
+ */
+void gr_sock_disconnect(gr_sock *self, const char *address)
 {
-    return zmq_disconnect(self->zmq, address) == 0 ? 0 : gr_err_of_errno(errno);
+    gr_sock_event event;
+    set_int(self, ZMQ_LINGER, 0);
+    zmq_disconnect(self->zmq, address);
+    set_int(self, ZMQ_LINGER, LINGER_MS);
+    while (gr_sock_next_event(self, &event))
+        continue;
 }
 
 static int recv_frame(gr_sock *self, zmq_msg_t *frame)

@@ -1,6 +1,6 @@
 /* sock.h - a ZeroMQ socket that moves whole messages and never blocks.
  *
- * Sets every option that this project relies on (no linger beyond half a second, bounded
+ * Sets every option that this project relies on (no linger beyond two seconds, bounded
  * message size, handshake limit, own reconnect pace; ZMQ_HEARTBEAT_* stays off, it can abort
  * libzmq 4.3.4, issue 4767). A socket is used under its owner's mutex, or by one thread. */
 #ifndef GR_SOCK_H
@@ -20,6 +20,8 @@ typedef struct gr_sock_options {
     int reconnect_ms;   /* first pause before a new connection; 0: 100 */
     int reconnect_max_ms; /* the pause doubles up to this; 0: 2000 */
     int handshake_ms;     /* a connection that is not through by then is closed; 0: 10000 */
+    int hwm;              /* messages that may wait for a connection, each way; 0: 8192 */
+    bool ipv6;            /* addresses may name IPv6 hosts */
 } gr_sock_options;
 
 enum gr_sock_event_type {
@@ -40,9 +42,17 @@ void gr_sock_destroy(gr_sock **self);
  * GR_EADDRINUSE, GR_EADDRESS, GR_EDENIED or GR_ESYSTEM. */
 int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_len);
 
-/* Connects, or ends a connection. Returns 0 or GR_EADDRESS. */
+/* The routing id of connections that are made from now on; empty: one that ZeroMQ makes up. */
+void gr_sock_set_id(gr_sock *self, gr_slice id);
+
+/* Connects. When the connection ends libzmq makes a new one, but what goes on there belongs to
+ * another conversation: disconnect and connect again once everything was received. (ZMQ_IMMEDIATE
+ * would end the conversation too, but drops what came before the end and was not received yet.)
+ * Returns 0 or GR_EADDRESS. */
 int gr_sock_connect(gr_sock *self, const char *address);
-int gr_sock_disconnect(gr_sock *self, const char *address);
+
+/* Ends the connection; what waits to be sent is dropped. */
+void gr_sock_disconnect(gr_sock *self, const char *address);
 
 /* Receives a message. Returns 0, GR_EAGAIN, GR_ENOMEM or GR_ECLOSED. */
 int gr_sock_recv(gr_sock *self, gr_msg **out);

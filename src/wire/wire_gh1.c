@@ -85,8 +85,18 @@ static int get_payload(const gr_msg *msg, size_t first, gr_slice head, size_t na
     return out->len == payload_len ? 0 : GR_EINVAL;
 }
 
-static int parse(const gr_msg *msg, size_t first, gr_envelope *out)
+static bool recognise(const gr_msg *msg, size_t first, enum gr_leg leg)
 {
+    (void)leg;
+    return gr_msg_len(msg) > first && is_header(gr_msg_frame(msg, first));
+}
+
+static int parse(const gr_msg *msg, size_t first, enum gr_leg leg, gr_buf *scratch,
+                 gr_envelope *out)
+{
+    (void)leg;
+    (void)scratch;
+    out->why = "gh1: lengths and frames do not fit the header";
     if (gr_msg_len(msg) <= first)
         return GR_EINVAL;
     gr_slice head = gr_msg_frame(msg, first);
@@ -119,7 +129,10 @@ static int parse(const gr_msg *msg, size_t first, gr_envelope *out)
         .method = gr_slice_of(at + HEADER_LEN + service_len, method_len),
         .payload = payload,
     };
-    return out->type == GR_REQUEST && out->split > payload.len ? GR_EINVAL : 0;
+    if (out->type != GR_REQUEST || out->split <= payload.len)
+        return 0;
+    out->why = "gh1: the arguments end behind the payload";
+    return GR_EINVAL;
 }
 
 static void put_header(uint8_t *at, const gr_envelope *envelope, size_t payload_len, bool detached)
@@ -149,8 +162,9 @@ static uint8_t *put_slice(uint8_t *at, gr_slice bytes)
     return at + bytes.len;
 }
 
-static int build(const gr_envelope *envelope, gr_buf *payload, gr_msg **out)
+static int build(const gr_envelope *envelope, enum gr_leg leg, gr_buf *payload, gr_msg **out)
 {
+    (void)leg;
     gr_slice bytes = payload != NULL ? gr_buf_slice(payload) : envelope->payload;
     if (envelope->service.len > 255 || envelope->method.len > 255 || bytes.len > UINT32_MAX)
         return GR_EINVAL;
@@ -197,7 +211,7 @@ static uint8_t *own_header(gr_msg *msg, size_t first)
     return (uint8_t *)zmq_msg_data(gr_msg_zmq(msg, first));
 }
 
-static int readdress(gr_msg *msg, size_t first, const gr_envelope *envelope)
+int gr_gh1_readdress(gr_msg *msg, size_t first, const gr_envelope *envelope)
 {
     uint8_t *at = own_header(msg, first);
     if (at == NULL)
@@ -209,9 +223,19 @@ static int readdress(gr_msg *msg, size_t first, const gr_envelope *envelope)
     return 0;
 }
 
+static int put_error(gr_buf *out, int error, gr_slice service, gr_slice text)
+{
+    (void)service;
+    return gr_wire_put_exception(out, gr_slice_str(gr_err_code(error)), text, gr_slice_str(""));
+}
+
 const gr_dialect gr_dialect_gh1 = {
     .name = "gh1",
+    .is_ours = true,
+    .beat_ms = 3000,
+    .limits = "names have at most 255 bytes, a payload 4 GiB",
+    .recognise = recognise,
     .parse = parse,
     .build = build,
-    .readdress = readdress,
+    .put_error = put_error,
 };

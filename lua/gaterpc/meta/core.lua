@@ -34,28 +34,67 @@ function core.exit(code) end
 ---@param ms integer  a method that does not yield for so long is named in the log; 0: never
 function core.busy_limit(ms) end
 
+-- What follows, up to flush_log, works in every lua_State of the process.
+
 ---@param level integer  10 debug, 20 info, 30 warning, 40 error
 ---@param name string    the logger
 ---@param text string
-function core.log(level, name, text) end
+---@param fields? table  see docs/logging.md
+function core.log(level, name, text, fields) end
 
----@param level? integer  lines below it are dropped
+---Puts a function per level into self: self.info(text, ...), which may be called with a colon as well.
+---@param self table
+---@param name string    the logger
+---@param levels table<string, integer>
+---@return table self
+function core.logger(self, name, levels) end
+
+---@param level? integer  the root's; lines below it are dropped
 ---@return integer
 function core.log_level(level) end
 
+---@param name string
+---@param level? integer  100 off, -1 as its parent
+---@return integer? level
+---@return string? code   RESOURCE_EXHAUSTED: there are too many loggers
+---@return string? text
+function core.logger_level(name, level) end
+
+---@param name string
+---@param level integer
+---@return boolean  a line of that level would be written
+function core.log_wants(name, level) end
+
+---@class gaterpc.core.log_output
+---@field path? string    none for the console
+---@field level? integer
+---@field json? boolean
+---@field midnight? boolean
+---@field rotate_bytes? integer
+---@field keep? integer
+---@field colour? boolean
+
+---@param setup { console?: false|gaterpc.core.log_output, files?: gaterpc.core.log_output[], queue?: integer,
+---queue_bytes?: integer }
+---@return boolean? ok
+---@return string? code   INTERNAL: a file cannot be opened; INVALID_ARGUMENT; UNAVAILABLE: the log does not run
+---@return string? text
+function core.log_setup(setup) end
+
+---Opens all files anew, by their names.
+function core.log_reopen() end
+
+---@return { lines: integer, dropped: integer, waiting: integer, waiting_bytes: integer,
+---outputs: { path?: string, lines: integer, lost: integer, error?: string }[] }
+function core.log_stats() end
+
 ---Waits until what was logged so far is written, a second at most.
+---@return boolean done
 function core.flush_log() end
 
 ---@param fd integer
 ---@return boolean
 function core.isatty(fd) end
-
----Makes the metatable one of ext values of this type: tables with it pack as that ext, and unpacked ext of it get
----the metatable, and at [1] what `referents` has under their data.
----@param type integer  -128 to -2
----@param metatable table
----@param referents table<string, any>
-function core.ext_class(type, metatable, referents) end
 
 ---Ctrl-C stops running Lua code from now on.
 function core.allow_interrupts() end
@@ -94,8 +133,8 @@ function terminal:close() end
 ---@class gaterpc.core.client
 local client = {}
 
----@param options table  address, heartbeat_ms, liveness, connect_timeout_ms, max_calls, reconnect_ms,
----reconnect_max_ms
+---@param options table  address, heartbeat_ms, liveness, dialect, mechanism, user, password,
+---connect_timeout_ms, max_calls, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.client? client
 ---@return string? code
@@ -149,8 +188,8 @@ function items:close() end
 ---@class gaterpc.core.worker
 local worker = {}
 
----@param options table  address, service, about (packed), credit, heartbeat_ms, liveness, idle_ms, reconnect_ms,
----reconnect_max_ms
+---@param options table  address, service, method, about (packed), credit, heartbeat_ms, liveness, dialect,
+---mechanism, user, password, idle_ms, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.worker? worker
 ---@return string? code
@@ -216,7 +255,8 @@ function worker:close() end
 ---@class gaterpc.core.majordomo
 local majordomo = {}
 
----@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms
+---@param options table  heartbeat_ms, liveness, queue_len, queue_bytes, max_services, max_peers, max_calls, idle_ms,
+---call_ms, gate01_ms, gate02_ms, mdp_ms, hwm, ipv6 (0 or 1)
 ---@param owner table
 ---@return gaterpc.core.majordomo? majordomo
 ---@return string? code
@@ -229,6 +269,14 @@ function core.majordomo(options, owner) end
 ---@return string? code
 ---@return string? text
 function majordomo:bind(side, address) end
+
+---Peers of the older dialects need PLAIN credentials from now on; before the start.
+---@param name string
+---@param password string
+---@return true? added
+---@return string? code
+---@return string? text
+function majordomo:add_user(name, password) end
 
 ---@return true? started
 ---@return string? code
@@ -310,5 +358,76 @@ function executor:pid() end
 
 ---Lets it do the job that it has, and forgets it.
 function executor:close() end
+
+---An encoder or decoder whose work is done in libuv's pool, see gaterpc.codec and src/net/coder.h.
+---@class gaterpc.core.coder
+local coder = {}
+
+---@param codec string    a name of core.codecs()
+---@param options table   level, piece_bytes, whole, digest, mtime
+---@param owner table     `owner:on_work()` is called when there is something to take
+---@return gaterpc.core.coder? coder
+---@return string? code
+---@return string? text
+function core.encoder(codec, options, owner) end
+
+---@param codec string
+---@param options table   max_bytes, max_length, window_bytes, digest
+---@param owner table
+---@return gaterpc.core.coder? coder
+---@return string? code
+---@return string? text
+function core.decoder(codec, options, owner) end
+
+---@param op "write"|"sync"|"finish"  a decoder only writes
+---@param data string
+---@return true? done
+---@return string? code
+---@return string? text
+function coder:put(op, data) end
+
+---What is ready: pieces (an encoder) or bytes (a decoder); false: on_work() follows; nil without a code:
+---everything that was put in is used and taken.
+---@return string[]|string|false|nil output
+---@return string? code
+---@return string? text
+function coder:take() end
+
+---@return boolean pending  take() will not give nil
+function coder:pending() end
+
+---@return integer bytes  that were put in and are not used yet
+function coder:queued() end
+
+---Of a decoder from which everything is taken.
+---@return true? complete
+---@return string? code
+---@return string? text
+function coder:finish() end
+
+---@return boolean
+function coder:ended() end
+
+---@return string? digest  16 bytes
+function coder:digest() end
+
+function coder:close() end
+
+---@class gaterpc.core.digest
+local digest = {}
+
+---@return gaterpc.core.digest? digest
+---@return string? code
+---@return string? text
+function core.digest() end
+
+---@param bytes string
+function digest:add(bytes) end
+
+---@return string 16 bytes
+function digest:value() end
+
+---@return gaterpc.Codec[]
+function core.codecs() end
 
 return core

@@ -1,0 +1,111 @@
+---@meta _
+-- Made by scripts/manual.lua from the table of settings: make docs.
+
+---@class gaterpc.Settings
+---@field FRONTEND string  where a client looks for its broker, and a broker binds for clients
+---@field BACKEND string  where a worker looks for its broker, and a broker binds for workers
+---@field DEFAULT_SERVICE string  the service of client.method(...)
+---@field USER_SETTINGS? string  path of a settings file; giving it reads the file
+---@field TIMEOUT number  s; half of REPLY_TIMEOUT, when that is not set itself
+---@field REPLY_TIMEOUT number  s; how long a call, and each item of a stream, may take; 0: no limit
+---@field CONNECT_TIMEOUT number  s; calls fail when no broker has answered for so long
+---@field HEARTBEAT number  s; how often a side that has nothing to say beats
+---@field LIVENESS integer  missed beats after which the other side counts as dead
+---@field RECONNECT number  s; first pause before a new connection; it doubles, with jitter
+---@field RECONNECT_MAX number  s; the longest such pause
+---@field STREAM_IDLE number  s; a stream that nobody reads for so long is cancelled
+---@field GATE_TIMEOUT number  s; calls of clients whose dialect names no deadline, and their streams, may take so long; the original's wait 60 s, and 0.1.x does not survive a later answer
+---@field GATE01_HEARTBEAT number  s; how often workers and brokers of the original 0.1.x beat
+---@field GATE02_HEARTBEAT number  s; how often those of the original 0.2.x beat
+---@field MDP_HEARTBEAT number  s; how often workers and brokers of ZeroMQ RFC 7 beat
+---@field BUSY_LIMIT number  s; a method that does not yield for so long is named in the log; 0: never
+---@field WORKER_CREDIT integer  calls that a worker takes at once
+---@field CLIENT_MAX_CALLS integer  calls that a client may have under way
+---@field QUEUE_MAXSIZE integer  requests that may wait for one service
+---@field QUEUE_MAXBYTES integer  bytes; bytes of all waiting requests of a broker
+---@field STREAM_REPLY_MAXSIZE integer  items of a stream that nobody has read yet
+---@field STREAM_REPLY_MAXBYTES integer  bytes; bytes of such items
+---@field EXECUTOR_QUEUE integer  jobs that may wait for one pool of executors
+---@field EXECUTOR_GRACE number  s; how long a job that was given up may take to stop, before its process is killed
+---@field ZMQ_HWM integer  messages that may wait in ZeroMQ for one connection, in each direction
+---@field HUGE_DATA_SIZEOF integer  bytes; larger results, when packed, travel compressed in pieces of at most so many bytes
+---@field HUGE_DATA_COMPRESS_MODULE string  how: the original's programs read gzip only
+---@field HUGE_DATA_COMPRESS_LEVEL integer  of gzip and zlib
+---@field HUGE_DATA_MAXBYTES integer  bytes; what compressed results may inflate to
+---@field ZMQ_IPV6 boolean  addresses may name IPv6 hosts, as tcp://[::1]:5555
+---@field REMOTE_TRACEBACK boolean  errors of methods carry the worker's traceback
+---@field DEBUG boolean  the log has debug lines, too
+---@field WORKER_ADDR string  where the broker binds for workers
+---@field SERVICE_DEFAULT_NAME string  the default service
+---@field MDP_HEARTBEAT_INTERVAL number  ms; how often each side beats
+---@field MDP_HEARTBEAT_LIVENESS integer  missed beats after which the other side is dead
+---@field MDP_REPLY_TIMEOUT number  s; the name of REPLY_TIMEOUT in 0.1.1
+---@field MESSAGE_MAX integer  what a worker, and a client, may have under way
+---@field ZMQ_SOCK_HWM integer  ZeroMQ's high water mark
+---@field ZMQ_CONTEXT_IPV6 integer  whether sockets know IPv6
+---@field MDP_VERSION string  fixed; version of the Majordomo protocol
+---@field MDP_CLIENT string  fixed; how a client's messages begin
+---@field MDP_WORKER string  fixed; how a worker's messages begin
+---@field MDP_COMMAND_READY string  fixed; a worker's command
+---@field MDP_COMMAND_REQUEST string  fixed; a broker's command
+---@field MDP_COMMAND_REPLY string  fixed; a worker's command
+---@field MDP_COMMAND_HEARTBEAT string  fixed; a command of both
+---@field MDP_COMMAND_DISCONNECT string  fixed; a command of both
+---@field MDP_DESCRIPTION_SEP string  fixed; between name and description in READY
+---@field MDP_INTERNAL_SERVICE string  fixed; the service of the broker itself
+---@field STREAM_GENERATOR_TAG string  fixed; marks an item of a stream
+---@field STREAM_EXCEPT_TAG string  fixed; marks the error that ends a stream
+---@field STREAM_END_TAG string  fixed; the end of a stream
+---@field STREAM_END_MESSAGE string  fixed; the name of STREAM_END_TAG in early versions
+---@field STREAM_HUGE_DATA_TAG string  fixed; marks a piece of compressed data; spelled like that
+---@field HUGE_DATA_END_TAG string  fixed; the end of compressed data
+---@field HUGE_DATA_EXCEPT_TAG string  fixed; marks the error that ends compressed data
+---@field ZAP_VERSION string  fixed; version of ZeroMQ's authentication protocol
+---@field ZAP_MECHANISM_NULL string  fixed; a mechanism of authentication
+---@field ZAP_MECHANISM_PLAIN string  fixed; a mechanism of authentication
+---@field ZAP_MECHANISM_CURVE string  fixed; a mechanism of authentication
+---@field ZAP_MECHANISM_GSSAPI string  fixed; a mechanism of authentication
+---@field GATE_VERSION string  fixed; version of the protocol between brokers of a cluster
+---@field GATE_MEMBER string  fixed; how messages between them begin
+---@field GATE_COMMAND_NOTICE string  fixed; a command between brokers
+---@field GATE_COMMAND_INVITE string  fixed; a command between brokers
+---@field GATE_COMMAND_JOIN string  fixed; a command between brokers
+---@field GATE_COMMAND_WHISPER string  fixed; a command between brokers
+---@field GATE_COMMAND_HEARTBEAT string  fixed; a command between brokers
+---@field GATE_COMMAND_LEAVE string  fixed; a command between brokers
+---@field GATE_COMMAND_RING string  fixed; a command between brokers, in 0.1
+---@field GATE_COMMAND_READY string  fixed; a command between brokers, in 0.1
+---@field GATE_COMMAND_REQUEST string  fixed; a command between brokers, in 0.1
+---@field GATE_COMMAND_REPLY string  fixed; a command between brokers, in 0.1
+---@field GATE_COMMAND_DISCONNECT string  fixed; a command between brokers, in 0.1
+---@field EVENT_LOOP_POLICY any  changes nothing: the host has one loop, libuv's
+---@field ENVIRONMENT any  changes nothing: set the environment before the host starts
+---@field WINDOWS_MAX_WORKERS any  changes nothing: the host runs on Linux only
+---@field BASE_PATH any  changes nothing: nothing is written there: addresses and files are given whole
+---@field RUN_PATH any  changes nothing: nothing is written there: give ipc addresses whole, as in BACKEND
+---@field LOG_PATH any  changes nothing: the log goes to standard error
+---@field LOGGING any  changes nothing: the log goes to standard error; gaterpc.log.level sets what is in it
+---@field DEFAULT_LOGGING any  changes nothing: the log goes to standard error; gaterpc.log.level sets what is in it
+---@field SECURE any  changes nothing: an unknown method is always answered with NOT_FOUND
+---@field CLIENT_TIMEOUT any  changes nothing: REPLY_TIMEOUT bounds a call
+---@field TASK_TIMEOUT any  changes nothing: a method has the time that its caller gives it: REPLY_TIMEOUT there
+---@field MDP_INTERNAL_SERVICE_PREFIX any  changes nothing: methods of the broker itself belong to the service Gate and have no prefix
+---@field ZMQ_CONTEXT any  changes nothing: sockets have the options that they need; see ZMQ_HWM and ZMQ_IPV6
+---@field ZMQ_SOCK any  changes nothing: sockets have the options that they need; see ZMQ_HWM and ZMQ_IPV6
+---@field ZMQ_SOCK_SNDTIMEO any  changes nothing: nothing waits in a socket; REPLY_TIMEOUT bounds a call
+---@field ZMQ_SOCK_RCVTIMEO any  changes nothing: nothing waits in a socket; REPLY_TIMEOUT bounds a call
+---@field ZAP_ADDR any  changes nothing: brokers do not authenticate their peers
+---@field ZAP_INPROC_ADDR any  changes nothing: brokers do not authenticate their peers
+---@field ZAP_REPLY_TIMEOUT any  changes nothing: brokers do not authenticate their peers
+---@field ZAP_DEFAULT_DOMAIN any  changes nothing: brokers do not authenticate their peers
+---@field ZAP_PLAIN_DEFAULT_USER any  changes nothing: brokers do not authenticate their peers
+---@field ZAP_PLAIN_DEFAULT_PASSWORD any  changes nothing: brokers do not authenticate their peers
+---@field GATE_CLUSTER_NAME any  changes nothing: brokers form no clusters
+---@field GATE_CLUSTER_DESCRIPTION any  changes nothing: brokers form no clusters
+---@field GATE_IP_VERSION any  changes nothing: brokers form no clusters
+---@field GATE_MULTICAST_GROUP any  changes nothing: brokers form no clusters
+---@field GATE_MULTICAST_PORT any  changes nothing: brokers form no clusters
+---@field GATE_MULTICAST_TTL any  changes nothing: brokers form no clusters
+---@field GATE_MULTICAST_HOP_LIMIT any  changes nothing: brokers form no clusters
+---@field GATE_CURVE_PUBKEY any  changes nothing: brokers form no clusters
+---@field GATE_CURVE_KEY any  changes nothing: brokers form no clusters
