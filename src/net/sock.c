@@ -105,6 +105,33 @@ void gr_sock_destroy(gr_sock **sock)
     *sock = NULL;
 }
 
+/* libzmq copies these options when a socket is bound or connected, so each address may have others.
+ */
+int gr_sock_secure(gr_sock *self, const gr_sock_security *security)
+{
+    const char *domain = security->domain != NULL ? security->domain : "";
+    int rc = zmq_setsockopt(self->zmq, ZMQ_ZAP_DOMAIN, domain, strlen(domain));
+    set_int(self, ZMQ_PLAIN_SERVER, 0); /* each of these sets the mechanism, too */
+    set_int(self, ZMQ_CURVE_SERVER, 0);
+    if (security->mechanism == GR_MECHANISM_PLAIN && security->server) {
+        set_int(self, ZMQ_PLAIN_SERVER, 1);
+    } else if (security->mechanism == GR_MECHANISM_PLAIN) {
+        rc |= zmq_setsockopt(self->zmq, ZMQ_PLAIN_USERNAME, security->user, strlen(security->user));
+        rc |= zmq_setsockopt(self->zmq, ZMQ_PLAIN_PASSWORD, security->password,
+                             strlen(security->password));
+    } else if (security->mechanism == GR_MECHANISM_CURVE) {
+        set_int(self, ZMQ_CURVE_SERVER, security->server);
+        rc |=
+            zmq_setsockopt(self->zmq, ZMQ_CURVE_PUBLICKEY, security->public_key, GR_CURVE_KEY_LEN);
+        rc |=
+            zmq_setsockopt(self->zmq, ZMQ_CURVE_SECRETKEY, security->secret_key, GR_CURVE_KEY_LEN);
+        if (!security->server)
+            rc |= zmq_setsockopt(self->zmq, ZMQ_CURVE_SERVERKEY, security->server_key,
+                                 GR_CURVE_KEY_LEN);
+    }
+    return rc == 0 ? 0 : GR_EINVAL;
+}
+
 /* With ZMQ_IPV6 a socket that is bound to an IPv4 address calls it tcp://[::ffff:127.0.0.1]:port,
  * which peers without the option do not understand. So such addresses do without. */
 static void choose_family(gr_sock *self, const char *address)
