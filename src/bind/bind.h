@@ -29,6 +29,7 @@ void gr_bind_majordomo(lua_State *L);
 void gr_bind_codec(lua_State *L);
 void gr_bind_repl(lua_State *L);
 void gr_bind_executor(lua_State *L);
+void gr_bind_zap(lua_State *L);
 void gr_bind_log(lua_State *L); /* for any lua_State of the process, in any thread */
 
 /* Returns nil, code, text to Lua. text NULL: the error's own. [-0, +3] */

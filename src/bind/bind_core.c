@@ -107,6 +107,7 @@ static int open_core(lua_State *L)
     gr_bind_codec(L);
     gr_bind_repl(L);
     gr_bind_executor(L);
+    gr_bind_zap(L);
     gr_bind_log(L);
     return 1;
 }
