@@ -6,7 +6,7 @@ comma   := ,
 BUILD   := build$(addprefix -,$(subst $(comma),-,$(SANITIZE)))
 HOST    := $(BUILD)/gaterpc-host
 
-pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit zlib libzstd liblz4 liblzma libxxhash
+pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit zlib libzstd liblz4 liblzma libxxhash libsodium
 cflags  := -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes \
            -Wmissing-prototypes -fno-strict-aliasing -Isrc -MMD -MP \
            -isystem /usr/include/lua5.4 $(filter-out -I/usr/include/lua5.4,$(shell pkg-config --cflags $(pkgs)))

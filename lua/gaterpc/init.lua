@@ -26,6 +26,7 @@ local M = {
   Worker = worker.Worker,
   call = worker.call,
   codec = require "gaterpc.codec",
+  curve = require "gaterpc.curve",
   error = require "gaterpc.error",
   interface = interface.mark,
   log = require "gaterpc.log",
