@@ -32,7 +32,7 @@ struct gr_sock {
     bool ipv6;
     enum gr_mechanism mechanism;
     size_t password_len; /* of the secrets that libzmq's options have */
-    bool has_key;
+    bool has_key, has_domain;
     int breaks; /* handshakes in a row that ended without a word */
 };
 
@@ -122,12 +122,12 @@ static bool fits(const char *text)
 
 /* libzmq ends the process when a PLAIN server enforces an empty domain, and asks nobody when a CURVE
  * server does. */
-static bool is_sound(const gr_sock_security *security)
+static bool is_sound(const gr_sock *self, const gr_sock_security *security)
 {
-    if (security->domain != NULL && strlen(security->domain) > MAX_TEXT)
+    if (security->domain != NULL ? !fits(security->domain) : self->has_domain)
         return false;
     if (security->server && security->mechanism != GR_MECHANISM_NULL)
-        return fits(security->domain);
+        return security->domain != NULL;
     return security->mechanism != GR_MECHANISM_PLAIN ||
            (fits(security->user) && fits(security->password));
 }
@@ -176,14 +176,17 @@ static int use_curve(gr_sock *self, const gr_sock_security *security)
  */
 int gr_sock_secure(gr_sock *self, const gr_sock_security *security)
 {
-    if (!is_sound(security))
+    if (!is_sound(self, security))
         return GR_EINVAL;
-    const char *domain = security->domain != NULL ? security->domain : "";
     forget_secrets(self);
     self->mechanism = security->mechanism;
     self->breaks = 0;
     set_int(self, ZAP_ENFORCE_DOMAIN, security->server);
-    int rc = zmq_setsockopt(self->zmq, ZMQ_ZAP_DOMAIN, domain, strlen(domain));
+    int rc = 0;
+    if (security->domain != NULL) {
+        self->has_domain = true;
+        rc = zmq_setsockopt(self->zmq, ZMQ_ZAP_DOMAIN, security->domain, strlen(security->domain));
+    }
     if (security->mechanism == GR_MECHANISM_PLAIN)
         rc |= use_plain(self, security);
     else if (security->mechanism == GR_MECHANISM_CURVE)

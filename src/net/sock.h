@@ -35,7 +35,7 @@ typedef struct gr_sock_security {
 
     /* Server: who decides is asked about this domain, at inproc://zeromq.zap.01 of the same
      * context; also for NULL, unless it is NULL. Nobody is let in when nobody answers. PLAIN and
-     * CURVE must have one. */
+     * CURVE must have one. A socket that has had one keeps to having one: libzmq cannot forget it. */
     const char *domain;
 
     const char *user, *password; /* client, PLAIN: 1 to 255 bytes each */
