@@ -271,6 +271,8 @@ function M.register(fields, given)
     address = given.address, service = self.service, about = about, credit = given.credit,
     heartbeat_ms = to_ms(given.heartbeat), liveness = given.liveness, method = given.method,
     dialect = given.dialect, mechanism = given.mechanism, user = given.user, password = given.password,
+    secure = given.secure, secure_user = given.secure_user, secure_password = given.secure_password,
+    public_key = given.public_key, secret_key = given.secret_key, server_key = given.server_key,
     idle_ms = to_ms(given.stream_idle),
     reconnect_ms = to_ms(given.reconnect),
     reconnect_max_ms = to_ms(given.reconnect_max),
