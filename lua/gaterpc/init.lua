@@ -31,6 +31,7 @@ local M = {
   hash_password = hash_password,
   call = worker.call,
   codec = require "gaterpc.codec",
+  curve = require "gaterpc.curve",
   error = require "gaterpc.error",
   interface = interface.mark,
   log = require "gaterpc.log",

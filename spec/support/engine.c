@@ -745,6 +745,13 @@ static int m_disconnected(lua_State *L)
     return 0;
 }
 
+static int m_refused(lua_State *L) /* it:refused(code) */
+{
+    struct box *box = check_either(L);
+    box->ops->refused(box->engine.any, gr_err_of_code(luaL_checkstring(L, 2)), "says no", now_ms);
+    return 0;
+}
+
 static int m_receive(lua_State *L) /* it:receive(frames...) */
 {
     struct box *box = check_either(L);
@@ -960,7 +967,7 @@ static int worker_next_event(lua_State *L) /* worker:next_event() -> {type =, ..
         [GR_WORKER_REQUEST] = "REQUEST", [GR_WORKER_CANCEL] = "CANCEL",
         [GR_WORKER_CREDIT] = "CREDIT",   [GR_WORKER_UP] = "UP",
         [GR_WORKER_DOWN] = "DOWN",       [GR_WORKER_REFUSED] = "REFUSED",
-        [GR_WORKER_DRAINED] = "DRAINED",
+        [GR_WORKER_DRAINED] = "DRAINED", [GR_WORKER_BARRED] = "BARRED",
     };
     struct box *box = check_open(L, luaL_checkudata(L, 1, WORKER));
     gr_worker_event event;
@@ -979,6 +986,8 @@ static int worker_next_event(lua_State *L) /* worker:next_event() -> {type =, ..
     set_integer(L, "id", event.id);
     set_integer(L, "deadline_ms", event.deadline_ms);
     set_integer(L, "split", event.split);
+    lua_pushstring(L, event.text);
+    lua_setfield(L, -2, "text");
     set_slice(L, "method", event.method);
     set_message(L, box, event.payload);
     return 1;
@@ -1105,6 +1114,8 @@ static int client_next_event(lua_State *L) /* client:next_event() -> {type =, ..
     set_integer(L, "count", event.count);
     lua_pushstring(L, event.text);
     lua_setfield(L, -2, "text");
+    lua_pushboolean(L, event.refused);
+    lua_setfield(L, -2, "refused");
     set_message(L, box, event.payload);
     return 1;
 }
@@ -1177,6 +1188,7 @@ int luaopen_engine(lua_State *L)
         {"routing_id", m_routing_id},
         {"connected", m_connected},
         {"disconnected", m_disconnected},
+        {"refused", m_refused},
         {"receive", m_receive},
         {"tick", m_tick},
         {"next_due", m_next_due},
