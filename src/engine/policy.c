@@ -406,5 +406,12 @@ bool gr_policy_admits_key(const gr_policy *self, gr_slice bytes, char z85[41], g
 
 bool gr_policy_knows(const gr_policy *self, gr_slice user)
 {
-    return find(self, user) != NULL;
+    uint8_t key[GR_POLICY_KEY_LEN];
+    char z85[41] = "";
+    if (find(self, user) != NULL)
+        return true;
+    if (!self->any_key || user.len != sizeof(z85) - 1 || memchr(user.data, '\0', user.len) != NULL)
+        return false;
+    memcpy(z85, user.data, user.len);
+    return zmq_z85_decode(key, z85) != NULL;
 }

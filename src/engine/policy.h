@@ -72,7 +72,7 @@ bool gr_policy_check_slowly(const gr_policy *self, gr_slice user, gr_slice passw
  * z85. */
 bool gr_policy_admits_key(const gr_policy *self, gr_slice key, char z85[41], gr_slice *user);
 
-/* Whether it still knows such a user: one with a password or a key. */
+/* Whether it still knows such a user: one with a password or a key, or who is some key himself. */
 bool gr_policy_knows(const gr_policy *self, gr_slice user);
 
 /* A keyed hash of credentials, to compare them later without keeping them. */
