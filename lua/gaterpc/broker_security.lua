@@ -48,6 +48,7 @@ function M.connect_zap(state, given, level)
   if state.zap then error("connect_zap was called already", level + 1) end
   local mechanism = check_mechanism("connect_zap", given.mechanism, level + 1) or "PLAIN"
   local domain = given.domain or settings.ZAP_DEFAULT_DOMAIN
+  if given.addr then plain.check("connect_zap", mechanism, given.addr, level + 1) end
   local ok, err = zap_service.connect(state.core, domain, given.addr)
   if not ok then error(err, level + 1) end
   state.zap = { mechanism = mechanism, domain = domain }
@@ -66,10 +67,10 @@ function M.add_users(state, users, level)
   local domain = ("gaterpc.users.%d"):format(own_domains)
   local service = zap_service.new()
   service.addr = nil -- nobody elsewhere is served
-  local ok, err = pcall(service.configure_plain, service, domain, users)
+  local ok = pcall(service.configure_plain, service, domain, users)
   if not ok then error("option 'users' must be passwords by name, all of them strings, or a path", level + 1) end
-  ok, err = service:start()
-  if not ok then error(err, level + 1) end
+  local started, err = service:start()
+  if not started then error(err, level + 1) end
   state.own_zap = service
   M.connect_zap(state, { mechanism = "PLAIN", domain = domain }, level + 1)
 end
@@ -166,6 +167,7 @@ end
 
 ---@package
 function M.close(state)
+  zap_service.disconnect(state.core)
   if state.own_zap then state.own_zap:stop() end
   state.own_zap = nil
 end
