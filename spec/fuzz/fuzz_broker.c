@@ -17,6 +17,7 @@ struct world {
     uint32_t route_count;
     uint8_t caller[64], tag[64]; /* of the last request to a worker of an older dialect */
     size_t caller_len, tag_len;
+    bool secured;
     bool vouch; /* connections say who peers are */
     gr_broker_question question;
 };
@@ -165,6 +166,8 @@ static void check_front(struct world *world, enum gr_via via, uint8_t id, const 
     case GR_REPLY:
     case GR_END:
     case GR_ERROR:
+        if (got->id == 0 && world->secured) /* turned away */
+            break;
         CHECK(got->id < CALLS && got->id > 0);
         world->answered[via][id][got->id]++;
         CHECK(world->answered[via][id][got->id] <= world->asked[via][id][got->id]);
@@ -302,6 +305,7 @@ static void set_policy(struct world *world, uint8_t which)
 static void secure(struct world *world, struct input *in)
 {
     uint8_t what = take_byte(in);
+    world->secured = true;
     switch (what % 8) {
     case 0:
         gr_broker_secure(world->broker);
