@@ -122,6 +122,7 @@ bench: host $(log_module) ## ours beside bare libzmq, in one run: [BENCH_SECONDS
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/lines scripts/bench/lines.c
 	@$(HOST) scripts/bench/bench.lua build/bare $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
+	@$(HOST) scripts/bench/security.lua $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3) 2>/dev/null
 	@$(HOST) scripts/bench/executor.lua $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
 	@$(HOST) scripts/bench/log.lua build/lines 200000 $(or $(BENCH_ROUNDS),3)
 	@$(MAKE) -s bench-codec

@@ -100,6 +100,16 @@ expected["logging.lua"] = function(file)
   assert.truthy(host.err:find('^%S+ WARNING shop.orders a strange order list=%[%] user="bob\\n2026 ERROR forged"\n$'))
 end
 
+expected["secure.lua"] = function(file)
+  local text = output_of(file):gsub("tcp://127.0.0.1:%d+", "ADDRESS")
+  assert.equal([[
+ann	open	gold
+ann	close	nil	PERMISSION_DENIED: this user may not call this method [Vault.close]
+eve	open	nil	UNAUTHENTICATED: the broker at ADDRESS does not accept the public key of zap_credentials [Vault.open]
+eve	close	nil	UNAUTHENTICATED: the broker at ADDRESS does not accept the public key of zap_credentials [Vault.close]
+]], text)
+end
+
 expected["hooks.lua"] = function(file)
   assert.equal([[
 an object:   	(1.5, 2)
