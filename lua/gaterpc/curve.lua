@@ -197,6 +197,9 @@ end
 function M.load(path)
   if type(path) ~= "string" then error("curve.load takes the path of a file, got " .. type(path), 2) end
   local text, mode = read_file(path)
+  if not text and M.is_key(path) then -- which is not to be in any message
+    return nil, errors.new("INVALID_ARGUMENT", "the path of a key file is wanted, not a key")
+  end
   if not text then return nil, mode end
   local sections = parse(text)
   local public, secret = sections.curve["public-key"], sections.curve["secret-key"]

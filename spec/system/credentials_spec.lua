@@ -246,6 +246,115 @@ describe("credentials #system", function()
     assert.equal(1, host:count_log "refuses the user or the password of zap_credentials")
   end)
 
+  it("wrong options are errors that say what is right, at the line that gives them", function()
+    local pair = { public = OWN.public, secret = OWN.secret, server = KEYS.public }
+    local Class, service = gaterpc.Worker:extend "Class", gaterpc.Service { name = "S" }
+    for _, case in ipairs {
+      { "must be { user, password }", "PLAIN", nil }, { "must be { user, password }", "PLAIN", { "ann" } },
+      { "must be { user, password }", "PLAIN", { "ann", 1 } }, { "1 to 255 bytes", "PLAIN", { "", "x" } },
+      { "1 to 255 bytes", "PLAIN", { "ann", ("x"):rep(256) } }, { "1 to 255 bytes", "PLAIN", { "ann", "x\0" } },
+      { "needs the option 'zap_credentials'", "CURVE", nil },
+      { "'secret' must be", "CURVE", {} }, { "'server', the broker's public key, must be", "CURVE", OWN },
+      { "did you mean 'server'", "CURVE", with(pair, { sever = "x" }) },
+      { "'public' does not belong", "CURVE", with(pair, { public = OTHER.public }) },
+      { "'secret' must be a string, got number", "CURVE", { secret = 1 } },
+      { "no such file", "CURVE", { key = "/nowhere", server = "/nowhere" } },
+      { "'server' must be the path", "CURVE", { key = "/nowhere" } },
+      { "unknown name 'secret'", "CURVE", { key = "/nowhere", secret = OWN.secret } },
+      { "not a key", "CURVE", { key = OWN.secret, server = "/nowhere" } },
+      { "must be CURVE, PLAIN or NULL", "Curve", pair },
+    } do
+      local options = { zap_mechanism = case[2], zap_credentials = case[3], broker = "tcp://127.0.0.1:1" }
+      for _, make in ipairs { function() gaterpc.Client(options) end,
+        function() service:create_worker(Class, options) end } do
+        local ok, err = pcall(make)
+        assert.is_false(ok)
+        has(err, "credentials_spec.lua:", case[1])
+        assert.is_nil(err:find(OWN.secret, 1, true))
+      end
+    end
+    has(select(2, pcall(gaterpc.Client, { zap_credentials = {} })), "needs 'zap_mechanism'")
+  end)
+
+  it("a public key file in place of the secret one is noticed", function()
+    local path = process.dir() .. "/ann.key"
+    assert(curve.save(path, OWN))
+    local ok, err = pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { key = path, server = path } })
+    assert.is_false(ok)
+    has(err, path .. " has no secret key; is it in " .. path .. "_secret?")
+  end)
+
+  it("secrets are in no text: not in the log, in errors, in what the prompt shows, nor in ps", function()
+    local where = serve "PLAIN"
+    where.status = "400"
+    local host = process.host(([[
+      local gaterpc, curve = require "gaterpc", require "gaterpc".curve
+      local pretty = require "gaterpc.pretty"
+      gaterpc.log.level "debug"
+      local PASSWORD, SECRET = "Unmistakable" .. "Password", io.read "l"
+      local SERVER = curve.generate().public
+      local all = {
+        { zap_mechanism = "PLAIN", zap_credentials = { "ann", PASSWORD } },
+        { zap_mechanism = "CURVE", zap_credentials = { secret = SECRET, server = SERVER } },
+        { zap_mechanism = "PLAIN", zap_credentials = { "ann", PASSWORD }, dialect = "gate02" },
+      }
+      local Class = gaterpc.Worker:extend "Class"
+      function Class.interface:run() end
+      local function show(value) print(tostring(value), pretty(value), pretty { value }) end
+      for _, options in ipairs(all) do
+        options.broker, options.timeout = %q, 0.2
+        show(options)
+        local client = gaterpc.Client(options)
+        show(client)
+        show(select(2, client:try("S", "run")))
+        print(select(2, xpcall(function() client.S.run() end, debug.traceback)))
+        show(client:stats())
+        client:close()
+        options.timeout = nil
+        local worker = gaterpc.Service { name = "S" }:create_worker(Class, options):start()
+        show(worker)
+        show(select(2, worker:wait_ready(0.2)))
+        print(pretty(worker:stats()))
+        worker:close()
+        options.liveness = "x"
+        print(pcall(gaterpc.Client, options))
+        options.liveness = nil
+        options.broker = "tcp://10.255.255.1:1"
+        print(pcall(gaterpc.Client, options))
+      end
+      print(pcall(gaterpc.Client, { zap_mechanism = "PLAIN", zap_credentials = { [2] = PASSWORD } }))
+      print(pcall(gaterpc.Client, { zap_mechanism = "PLAIN", zap_credentials = { PASSWORD = PASSWORD } }))
+      print(pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { secret = SECRET .. "x", server = "x" } }))
+      print(pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { key = SECRET, server = SECRET } }))
+      print(pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { secret = SECRET, public = SECRET,
+        server = SERVER } }))
+      local pool = gaterpc.ProcessPoolExecutor { max_workers = 1 }
+      print(pool:run(function() return "inside" end))
+      print "ready"
+      io.read "l"
+    ]]):format(where.address), { keep_stdin = true })
+    local secret = OWN.secret
+    host:write(secret .. "\n")
+    host:wait_line("^ready", 30)
+    has(host.out, "UNAUTHENTICATED", "does not use CURVE", "'public' does not belong", "inside")
+    has(host.err, "refuses the user or the password")
+    local texts = { host.out, host.err }
+    local pids = { host.pid }
+    for pid in process.read(("/proc/%d/task/%d/children"):format(host.pid, host.pid)):gmatch "%d+" do
+      pids[#pids + 1] = pid
+    end
+    assert.is_true(#pids > 1)
+    for _, pid in ipairs(pids) do
+      for _, name in ipairs { "cmdline", "environ" } do
+        texts[#texts + 1] = process.read(("/proc/%d/%s"):format(pid, name))
+      end
+    end
+    for _, text in ipairs(texts) do
+      assert.is_nil(text:find("UnmistakablePassword", 1, true))
+      assert.is_nil(text:find(secret, 1, true))
+    end
+  end)
+
   describe("at a server of pyzmq", function()
     local function python(...)
       local run = process.run("/usr/bin/python3", { "spec/system/peers/auth.py", ... }, { keep_stdin = true })
