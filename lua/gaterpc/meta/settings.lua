@@ -32,6 +32,7 @@
 ---@field HUGE_DATA_COMPRESS_MODULE string  how: the original's programs read gzip only
 ---@field HUGE_DATA_COMPRESS_LEVEL integer  of gzip and zlib
 ---@field HUGE_DATA_MAXBYTES integer  bytes; what compressed results may inflate to
+---@field ZAP_PLAIN_OVER_TCP boolean  PLAIN may send passwords, unencrypted, over addresses that leave this host
 ---@field ZMQ_IPV6 boolean  addresses may name IPv6 hosts, as tcp://[::1]:5555
 ---@field REMOTE_TRACEBACK boolean  errors of methods carry the worker's traceback
 ---@field DEBUG boolean  the log has debug lines, too
