@@ -145,10 +145,16 @@ task.on("start", function(request)
   task.resume(main_job, main, request)
 end)
 
+-- Files of users, keys and access lists; main.c has the log's opened anew.
+local function reload()
+  require("gaterpc.zap_service").reload_all()
+  for each in pairs(broker.serving()) do each:reload() end
+end
+
 local numbers = { sighup = 1, sigint = 2, sigterm = 15 }
 
 task.on("signal", function(name)
-  if name == "sighup" and not interactive then return end -- at the prompt it means that nobody is there
+  if name == "sighup" and not interactive then return reload() end -- at the prompt it means that nobody is there
   if interactive then
     local repl = require "gaterpc.repl"
     if name == "sigint" and repl.interrupt() then return end

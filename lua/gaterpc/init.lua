@@ -2,6 +2,8 @@
 ---@module "gaterpc"
 
 local broker = require "gaterpc.broker"
+local core = require "gaterpc.core"
+local errors = require "gaterpc.error"
 local interface = require "gaterpc.interface"
 local msgpack = require "gaterpc.msgpack"
 local options = require "gaterpc.options"
@@ -24,6 +26,9 @@ local M = {
   SyncManager = require "gaterpc.sync_manager",
   ThreadPoolExecutor = pool.ThreadPoolExecutor,
   Worker = worker.Worker,
+  ZAPService = require "gaterpc.zap_service",
+  AsyncZAPService = require "gaterpc.zap_service",
+  hash_password = hash_password,
   call = worker.call,
   codec = require "gaterpc.codec",
   curve = require "gaterpc.curve",

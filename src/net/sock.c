@@ -194,6 +194,11 @@ int gr_sock_secure(gr_sock *self, const gr_sock_security *security)
     return rc == 0 ? 0 : GR_EINVAL;
 }
 
+void gr_sock_set_handover(gr_sock *self, bool handover)
+{
+    set_int(self, ZMQ_ROUTER_HANDOVER, handover);
+}
+
 /* With ZMQ_IPV6 a socket that is bound to an IPv4 address calls it tcp://[::ffff:127.0.0.1]:port,
  * which peers without the option do not understand. So such addresses do without. */
 static void choose_family(gr_sock *self, const char *address)

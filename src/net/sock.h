@@ -67,6 +67,10 @@ void gr_sock_destroy(gr_sock **self);
  * GR_EINVAL when something is missing or too long: then nothing has changed. */
 int gr_sock_secure(gr_sock *self, const gr_sock_security *security);
 
+/* ROUTER: whether a connection may take over the routing id of another one that is still there, as
+ * peers that keep their id and connect anew do. At first it may. Before binding. */
+void gr_sock_set_handover(gr_sock *self, bool handover);
+
 /* Binds; bound, when not NULL, gets the address with wildcards filled in. Returns 0,
  * GR_EADDRINUSE, GR_EADDRESS, GR_EDENIED or GR_ESYSTEM. */
 int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_len);
