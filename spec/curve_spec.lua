@@ -154,18 +154,20 @@ describe("curve", function()
     assert.equal("bob@example.org", bob.metadata.mail)
     local pair = curve.generate()
     assert(curve.save(dir .. "/ann.key", pair, { name = "Ann" }))
+    local files = { dir .. "/ann.key", dir .. "/ann.key_secret", dir .. "/bob.key_secret" }
     local out = python([[
 import sys, zmq.auth
 for path in sys.argv[1:]:
     public, secret = zmq.auth.load_certificate(path)
-    print(public.decode(), secret and secret.decode())]], dir .. "/ann.key", dir .. "/ann.key_secret", dir .. "/bob.key_secret")
+    print(public.decode(), secret and secret.decode())]], table.unpack(files))
     assert.equal(("%s None\n%s %s\n%s %s\n"):format(
       pair.public, pair.public, pair.secret, bob.public, bob.secret), out)
   end)
 
   it("reads ZPL as CZMQ writes it", function()
     local pair = curve.generate()
-    local path = file(("#   comment\r\n\r\nmetadata\r\n    email = \"ph@imatix.com\"\r\n    plain = a b   # why\r\ncurve\r\n"
+    local path = file(("#   comment\r\n    a = 1\r\nmetadata\r\n    email = \"ph@imatix.com\"\r\n"
+      .. "    plain = a b   # why\r\ncurve\r\n"
       .. "    public-key = '%s'\r\n    secret-key = \"%s\"\r\n"):format(pair.public, pair.secret))
     local got = assert(curve.load(path))
     assert.same({ pair.public, pair.secret }, { got.public, got.secret })

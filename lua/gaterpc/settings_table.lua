@@ -87,7 +87,8 @@ return {
   { "HUGE_DATA_MAXBYTES", "bytes", 256 << 20, "what compressed results may inflate to", low = 1024, high = 1 << 40 },
 
   { group = "Security" },
-  { "ZAP_PLAIN_OVER_TCP", "boolean", false, "PLAIN may send passwords, unencrypted, over addresses that leave this host" },
+  { "ZAP_PLAIN_OVER_TCP", "boolean", false,
+    "PLAIN may send passwords, unencrypted, over addresses that leave this host" },
 
   { group = "Other" },
   { "ZMQ_IPV6", "boolean", false, "addresses may name IPv6 hosts, as `tcp://[::1]:5555`" },

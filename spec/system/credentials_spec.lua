@@ -324,7 +324,8 @@ describe("credentials #system", function()
       end
       print(pcall(gaterpc.Client, { zap_mechanism = "PLAIN", zap_credentials = { [2] = PASSWORD } }))
       print(pcall(gaterpc.Client, { zap_mechanism = "PLAIN", zap_credentials = { PASSWORD = PASSWORD } }))
-      print(pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { secret = SECRET .. "x", server = "x" } }))
+      print(pcall(gaterpc.Client, { zap_mechanism = "CURVE",
+        zap_credentials = { secret = SECRET .. "x", server = "x" } }))
       print(pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { key = SECRET, server = SECRET } }))
       print(pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { secret = SECRET, public = SECRET,
         server = SERVER } }))

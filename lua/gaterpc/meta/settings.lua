@@ -95,12 +95,9 @@
 ---@field ZMQ_SOCK any  changes nothing: sockets have the options that they need; see ZMQ_HWM and ZMQ_IPV6
 ---@field ZMQ_SOCK_SNDTIMEO any  changes nothing: nothing waits in a socket; REPLY_TIMEOUT bounds a call
 ---@field ZMQ_SOCK_RCVTIMEO any  changes nothing: nothing waits in a socket; REPLY_TIMEOUT bounds a call
----@field ZAP_ADDR any  changes nothing: brokers do not authenticate their peers
----@field ZAP_INPROC_ADDR any  changes nothing: brokers do not authenticate their peers
----@field ZAP_REPLY_TIMEOUT any  changes nothing: brokers do not authenticate their peers
----@field ZAP_DEFAULT_DOMAIN any  changes nothing: brokers do not authenticate their peers
----@field ZAP_PLAIN_DEFAULT_USER any  changes nothing: brokers do not authenticate their peers
----@field ZAP_PLAIN_DEFAULT_PASSWORD any  changes nothing: brokers do not authenticate their peers
+---@field ZAP_INPROC_ADDR any  changes nothing: brokers of this process ask without an address
+---@field ZAP_PLAIN_DEFAULT_USER any  changes nothing: there is no default user or password
+---@field ZAP_PLAIN_DEFAULT_PASSWORD any  changes nothing: there is no default user or password
 ---@field GATE_CLUSTER_NAME any  changes nothing: brokers form no clusters
 ---@field GATE_CLUSTER_DESCRIPTION any  changes nothing: brokers form no clusters
 ---@field GATE_IP_VERSION any  changes nothing: brokers form no clusters
