@@ -114,8 +114,10 @@ function M.of_address(state, who, address, given, level)
   if mechanism ~= "NULL" and not zap then
     error(("%s: %s lets nobody in before somebody says whom: call connect_zap first"):format(who, mechanism), level + 1)
   end
-  if not zap then zap_service.open() end
-  local secured = { mechanism = mechanism, domain = zap and zap.domain or zap_service.OPEN }
+  -- Who shows nothing on the connection may still do so in his messages.
+  local open = mechanism == "NULL" and not (zap and zap.mechanism == "NULL")
+  if open then zap_service.open() end
+  local secured = { mechanism = mechanism, domain = open and zap_service.OPEN or zap.domain }
   local passwords = mechanism == "PLAIN" or mechanism == "NULL" and zap and zap.mechanism == "PLAIN"
   plain.check(who, passwords and "PLAIN" or nil, address, level + 1)
   if mechanism == "CURVE" then

@@ -87,6 +87,15 @@ return {
   { "HUGE_DATA_MAXBYTES", "bytes", 256 << 20, "what compressed results may inflate to", low = 1024, high = 1 << 40 },
 
   { group = "Security" },
+  { "ZAP_ADDR", "address", nil, "where a ZAPService serves brokers elsewhere; without it only those of its process",
+    option = { ZAPService = "addr" } },
+  { "ZAP_DEFAULT_DOMAIN", "string", "gate", "the domain of connect_zap and of a ZAPService's configure_ functions" },
+  { "ZAP_REPLY_TIMEOUT", "seconds", 5.0, "how long a ZAP service elsewhere may take; then nobody is let in",
+    low = 0.01, high = 60 },
+  { "ZAP_CACHE", "seconds", 60.0, "how long a broker lets credentials inside messages pass that were found right",
+    low = 0.01, high = 86400 },
+  { "ZAP_PENALTY", "seconds", 1.0, "the longest that a refusal is held back; it doubles with each one of a source",
+    low = 0, high = 5 },
   { "ZAP_PLAIN_OVER_TCP", "boolean", false,
     "PLAIN may send passwords, unencrypted, over addresses that leave this host" },
 

@@ -431,8 +431,8 @@ static void complain(gr_majordomo *self, const gr_broker_stats *stats, int64_t n
         char last[256];
         gr_broker_last_refused(self->broker, last, sizeof(last));
         gr_log(GR_LOG_WARNING, name,
-               "%llu messages were refused, of peers that have not shown who they are, %llu denied "
-               "by the access list, and %llu forged; the last one: %s",
+               "refused: %llu messages without right credentials, %llu that the access list does "
+               "not allow, %llu in another one's name; the last one: %s",
                (unsigned long long)refused, (unsigned long long)denied, (unsigned long long)forged,
                last);
     }
