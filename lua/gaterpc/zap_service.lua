@@ -12,7 +12,6 @@ local core = require "gaterpc.core"
 local curve = require "gaterpc.curve"
 local errors = require "gaterpc.error"
 local options = require "gaterpc.options"
-local plain = require "gaterpc.plain"
 local settings = require "gaterpc.settings"
 
 local M = {}
@@ -213,11 +212,12 @@ local function tell_watchers(domain, policy)
 end
 
 local function start_handler()
-  check("ZAP", core.zap_start(math.max(options.to_ms(settings.ZAP_PENALTY), 1), options.to_ms(settings.ZAP_REPLY_TIMEOUT)))
+  local penalty_ms = math.max(options.to_ms(settings.ZAP_PENALTY), 1) -- 0 would be the default
+  check("ZAP", core.zap_start(penalty_ms, options.to_ms(settings.ZAP_REPLY_TIMEOUT)))
 end
 
 local function put_in_force(self, policies)
-  for domain, policy in pairs(policies) do
+  for domain in pairs(policies) do
     if owners[domain] and owners[domain] ~= self then
       error(errors.new("UNAVAILABLE", ("another ZAPService of this process has the domain '%s'"):format(domain)), 0)
     end
@@ -270,8 +270,8 @@ function methods:start()
   end
   self.running = true
   M.running[self] = true
-  core.log(INFO, "gaterpc.zap", ("decides about %s%s"):format(
-    table.concat(self:names(), ", "), self.bound and ", also for brokers elsewhere, at " .. self.bound or ""))
+  local elsewhere = self.bound and ", also for brokers elsewhere, at " .. self.bound or ""
+  core.log(INFO, "gaterpc.zap", ("decides about %s%s"):format(table.concat(self:names(), ", "), elsewhere))
   return self
 end
 
@@ -372,7 +372,8 @@ function M.connect(engine, domain, address)
       return engine:set_policy(owners[domain].current[domain])
     end
     if owners[domain] then
-      error(errors.new("INVALID_ARGUMENT", ("a ZAPService of this process has the domain '%s' already"):format(domain)), 0)
+      error(errors.new("INVALID_ARGUMENT", ("a ZAPService of this process has the domain '%s' already"):format(
+        domain)), 0)
     end
     local done, code, text = core.zap_set_remote(domain, address)
     check(("ZAP service at '%s'"):format(address), done, code, text)
@@ -391,7 +392,5 @@ function M.open()
   start_handler()
   check("ZAP", core.zap_set_policy(M.OPEN, policy))
 end
-
-M.check_plain = plain.check
 
 return setmetatable(M, { __call = function(_, given) return M.new(given) end })
