@@ -96,7 +96,8 @@ return {
     low = 0.01, high = 86400 },
   { "ZAP_PENALTY", "seconds", 1.0, "the longest that a refusal is held back; it doubles with each one of a source",
     low = 0, high = 5 },
-  { "ZAP_PLAIN_OVER_TCP", "boolean", false, "PLAIN may send passwords, unencrypted, over addresses that leave this host" },
+  { "ZAP_PLAIN_OVER_TCP", "boolean", false,
+    "PLAIN may send passwords, unencrypted, over addresses that leave this host" },
 
   { group = "Other" },
   { "ZMQ_IPV6", "boolean", false, "addresses may name IPv6 hosts, as `tcp://[::1]:5555`" },

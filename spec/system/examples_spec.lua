@@ -46,6 +46,17 @@ expected["huge.lua"] = function(file)
   assert.equal("3000000\n98894\tline 10000\n1000000\n", output_of(file))
 end
 
+expected["keys.lua"] = function(file)
+  assert.equal([[
+ann.key	Ann	has the public key only
+ann.key_secret	Ann	has the secret key
+true
+nil
+PERMISSION_DENIED
+client of tcp://127.0.0.1:7777
+]], output_of(file))
+end
+
 expected["python.lua"] = function(file)
   assert.equal("gate01\t6\ngate02\t6\n", output_of(file))
 end
