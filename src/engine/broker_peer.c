@@ -66,12 +66,34 @@ static void forget_fd(gr_broker *self, gr_peer *peer)
     peer->fd = -1;
 }
 
+static void remember_address(gr_peer *peer, const gr_msg *msg)
+{
+    zmq_msg_t *last = gr_msg_zmq((gr_msg *)msg, gr_msg_len(msg) - 1);
+    const char *address = zmq_msg_gets(last, "Peer-Address");
+    free(peer->address);
+    peer->address = address != NULL ? strdup(address) : NULL;
+}
+
+const char *gr_broker_address_of(const gr_peer *peer)
+{
+    if (gr_broker_is_local(peer))
+        return "inproc";
+    return peer->address != NULL ? peer->address : "";
+}
+
+static void free_peer(gr_peer *peer)
+{
+    free(peer->address);
+    free(peer);
+}
+
 /* Later messages of the connection are told apart by the routing id alone; the descriptor serves
  * to find the peer when ZeroMQ reports that the connection has ended. */
 static void remember_fd(gr_broker *self, gr_peer *peer, const gr_msg *msg)
 {
     if (gr_broker_is_local(peer))
         return;
+    remember_address(peer, msg);
     int fd = fd_of(msg);
     if (fd < 0)
         return;
@@ -152,7 +174,7 @@ static void free_graveyard(gr_broker *self)
     while ((peer = self->graveyard) != NULL) {
         self->graveyard = peer->next_dead;
         gr_msg_queue_clear(&peer->backlog); /* also when it had caught up: the memory stays */
-        free(peer);
+        free_peer(peer);
     }
     self->last_out = NULL;
 }
@@ -204,7 +226,7 @@ void gr_broker_free_peers(gr_broker *self)
     HASH_ITER (hh, self->peers, peer, next) {
         HASH_DEL(self->peers, peer);
         gr_msg_queue_clear(&peer->backlog);
-        free(peer);
+        free_peer(peer);
     }
     free_graveyard(self);
     free(self->by_fd[0]);
@@ -264,6 +286,19 @@ void gr_broker_forward(gr_broker *self, gr_peer *peer, const gr_envelope *envelo
         gr_msg_destroy(msg);
     else
         gr_broker_send(self, peer, msg, now_ms);
+}
+
+void gr_broker_introduce(gr_broker *self, gr_peer *worker, const gr_peer *client,
+                         const gr_envelope *envelope, gr_msg **msg, int64_t now_ms)
+{
+    const char *address = gr_broker_address_of(client);
+    if (gr_gh1_readdress(*msg, 1, envelope) < 0 ||
+        gr_msg_set(*msg, 0, address, strlen(address)) < 0 ||
+        gr_msg_prepend(*msg, client->key + 1, client->key_len - 1) < 0 ||
+        gr_msg_prepend(*msg, worker->key + 1, worker->key_len - 1) < 0)
+        gr_msg_destroy(msg);
+    else
+        gr_broker_send(self, worker, msg, now_ms);
 }
 
 void gr_broker_send_error(gr_broker *self, gr_peer *client, const gr_envelope *about, int error,

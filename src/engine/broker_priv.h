@@ -30,10 +30,11 @@ enum role { NEW, CLIENT, WORKER };
 struct gr_peer {
     enum gr_via via;
     enum role role;
-    bool dead;    /* in the graveyard: messages to it may still be queued */
-    bool stalled; /* it does not read; its messages go to the backlog */
-    bool listed;  /* in stalled_peers */
-    int fd;       /* of its connection, or -1 */
+    bool dead;     /* in the graveyard: messages to it may still be queued */
+    bool stalled;  /* it does not read; its messages go to the backlog */
+    bool listed;   /* in stalled_peers */
+    int fd;        /* of its connection, or -1 */
+    char *address; /* of its host, as ZeroMQ says it; NULL: unknown */
     const gr_dialect *dialect;
     gr_pulse pulse;
     gr_due due;         /* heartbeat or death */
@@ -72,9 +73,10 @@ struct service {
     struct call *waiting; /* first in, first out, through queue_prev and queue_next */
     uint32_t waiting_count;
     struct method *idempotent;
-    bool single; /* RFC 7: its workers know one method and do not hear its name */
-    bool member; /* one of a group */
-    bool group;  /* the `Name` of RFC 7 services `Name.method`, for people; nobody serves it */
+    bool single;   /* RFC 7: its workers know one method and do not hear its name */
+    bool member;   /* one of a group */
+    bool internal; /* Gate: its worker is in this process and is told who calls */
+    bool group;    /* the `Name` of RFC 7 services `Name.method`, for people; nobody serves it */
     UT_hash_handle hh;
 };
 
@@ -185,6 +187,14 @@ void gr_broker_send_error(gr_broker *self, gr_peer *client, const gr_envelope *a
 void gr_broker_send_empty(gr_broker *self, gr_peer *peer, enum gr_type type, uint8_t flags,
                           int64_t now_ms);
 bool gr_broker_is_local(const gr_peer *peer);
+
+/* The host of the peer: "127.0.0.1"; "inproc" in this process; "" when it is unknown. */
+const char *gr_broker_address_of(const gr_peer *peer);
+
+/* As gr_broker_forward(), to a worker in this process, which is told who calls: the client's
+ * routing id and its address stand in frames of their own before the message. */
+void gr_broker_introduce(gr_broker *self, gr_peer *worker, const gr_peer *client,
+                         const gr_envelope *envelope, gr_msg **msg, int64_t now_ms);
 
 /* Workers are, clients are not. */
 bool gr_broker_is_at_back(const gr_peer *peer);

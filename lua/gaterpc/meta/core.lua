@@ -228,6 +228,12 @@ function worker:flush(route) end
 ---@param route integer
 function worker:finish(route) end
 
+---Who makes the call that next() has just given, when this is the broker's own worker; else nothing.
+---@return string? client_id
+---@return string? client_addr  nil: unknown
+---@return string? body         the packed arguments
+function worker:caller() end
+
 ---Tells the guard which method has the thread.
 ---@param method string
 function worker:label(method) end
