@@ -901,6 +901,8 @@ static int worker_next_event(lua_State *L) /* worker:next_event() -> {type =, ..
     set_integer(L, "deadline_ms", event.deadline_ms);
     set_integer(L, "split", event.split);
     set_slice(L, "method", event.method);
+    set_slice(L, "client", event.client);
+    set_slice(L, "address", event.address);
     set_message(L, box, event.payload);
     return 1;
 }

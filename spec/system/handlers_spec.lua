@@ -125,7 +125,7 @@ describe("the handlers of a broker", function()
 
   it("are told the address of a client in their process, and of one behind ipc as far as it is known", function()
     open(3, process.ipc "front" .. " inproc://front")
-    assert.truthy(connect "gh1".Gate.address() == nil or connect "gh1".Gate.address():find "localhost")
+    assert.truthy(connect "gh1".Gate.address():find "^localhost:%d+:%d+:%d+$") -- user, group and process
     local Broker = gaterpc.Majordomo:extend "Broker"
     function Broker.interface:who(request) return 200, { request.client_addr, #request.client_id } end
     local broker = Broker { frontend = "inproc://handlers", backend = process.ipc "own" }:start()
