@@ -98,7 +98,8 @@ return {
     .. "of the script: `kv.log`", wrong = log.path_problem, apply = log.outputs },
   { "LOG_FORMAT", "string", "text", "of LOG_PATH and of standard error", choices = { "text", "json" },
     apply = log.outputs },
-  { "LOGGING", "table", nil, "what `gaterpc.log.setup` takes; its fields come before LOG_LEVEL, LOG_PATH and LOG_FORMAT",
+  { "LOGGING", "table", nil,
+    "what `gaterpc.log.setup` takes; its fields come before LOG_LEVEL, LOG_PATH and LOG_FORMAT",
     wrong = log.problem, apply = log.everything },
 
   -- Names of the original that are ours under another name or in another unit.

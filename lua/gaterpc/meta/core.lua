@@ -60,6 +60,9 @@ function core.log_level(level) end
 ---@return string? text
 function core.logger_level(name, level) end
 
+---@return table<string, integer> levels  that were set, of loggers by name; not the root's
+function core.logger_levels() end
+
 ---@param name string
 ---@param level integer
 ---@return boolean  a line of that level would be written
