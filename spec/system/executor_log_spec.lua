@@ -174,8 +174,8 @@ describe("the log of a job in a process", function()
     local lines, host = run [[
       pool:run(function()
         local deep = ("\x81\xa1a"):rep(1000) .. "\xc0"
-        for _, fields in ipairs { "\xc1", "\x93\1\2\3", "\xdf\xff\xff\xff\xff", deep, "\x81\xa1f\xc7\3\1\n\"}", "\x81\1\2",
-          "\x81\xa1f\xc7\3\0011.5", "\x81\xa8password\xa1x", "\x81\xa1m\xcf" .. ("\xff"):rep(8) } do
+        for _, fields in ipairs { "\xc1", "\x93\1\2\3", "\xdf\xff\xff\xff\xff", deep, "\x81\xa1f\xc7\3\1\n\"}",
+          "\x81\1\2", "\x81\xa1f\xc7\3\0011.5", "\x81\xa8password\xa1x", "\x81\xa1m\xcf" .. ("\xff"):rep(8) } do
           frame(0xffffffff, "na\nme ERROR", "te\nxt", fields)
         end
         frame(0, "", "", "")

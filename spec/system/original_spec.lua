@@ -98,7 +98,7 @@ describe("what the original tests", function()
   end
 
   for _, dialect in ipairs(dialects) do
-    it(("many calls at once of a %s client get their own answers, from one worker [limit 60]"):format(dialect), function()
+    it(("calls at once of a %s client get their own answers, from one worker [limit 60]"):format(dialect), function()
       open()
       local client = connect(dialect)
       local calls, n = {}, 500
