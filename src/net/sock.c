@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 
@@ -22,6 +23,7 @@ enum {
 struct gr_sock {
     void *zmq;
     void *events; /* a PAIR with what happens to connections */
+    bool ipv6;
 };
 
 static void set_int(gr_sock *self, int option, int value)
@@ -36,7 +38,6 @@ static void set_options(gr_sock *self, enum gr_sock_type type, const gr_sock_opt
     set_int(self, ZMQ_LINGER, LINGER_MS);
     set_int(self, ZMQ_SNDHWM, options->hwm > 0 ? options->hwm : HIGH_WATER);
     set_int(self, ZMQ_RCVHWM, options->hwm > 0 ? options->hwm : HIGH_WATER);
-    set_int(self, ZMQ_IPV6, options->ipv6);
     set_int(self, ZMQ_BACKLOG, BACKLOG);
     set_int(self, ZMQ_TCP_KEEPALIVE, 1); /* for peers that do not beat, and whose host has gone */
     set_int(self, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_S);
@@ -77,6 +78,7 @@ int gr_sock_new(gr_sock **out, void *ctx, enum gr_sock_type type, const gr_sock_
     self->zmq = zmq_socket(ctx, type == GR_SOCK_ROUTER ? ZMQ_ROUTER : ZMQ_DEALER);
     int rc = self->zmq != NULL ? 0 : gr_err_of_errno(errno);
     if (rc == 0) {
+        self->ipv6 = options->ipv6;
         set_options(self, type, options);
         rc = open_events(self, ctx);
     }
@@ -103,8 +105,45 @@ void gr_sock_destroy(gr_sock **sock)
     *sock = NULL;
 }
 
+/* libzmq copies these options when a socket is bound or connected, so each address may have others.
+ */
+int gr_sock_secure(gr_sock *self, const gr_sock_security *security)
+{
+    const char *domain = security->domain != NULL ? security->domain : "";
+    int rc = zmq_setsockopt(self->zmq, ZMQ_ZAP_DOMAIN, domain, strlen(domain));
+    set_int(self, ZMQ_PLAIN_SERVER, 0); /* each of these sets the mechanism, too */
+    set_int(self, ZMQ_CURVE_SERVER, 0);
+    if (security->mechanism == GR_MECHANISM_PLAIN && security->server) {
+        set_int(self, ZMQ_PLAIN_SERVER, 1);
+    } else if (security->mechanism == GR_MECHANISM_PLAIN) {
+        rc |= zmq_setsockopt(self->zmq, ZMQ_PLAIN_USERNAME, security->user, strlen(security->user));
+        rc |= zmq_setsockopt(self->zmq, ZMQ_PLAIN_PASSWORD, security->password,
+                             strlen(security->password));
+    } else if (security->mechanism == GR_MECHANISM_CURVE) {
+        set_int(self, ZMQ_CURVE_SERVER, security->server);
+        rc |=
+            zmq_setsockopt(self->zmq, ZMQ_CURVE_PUBLICKEY, security->public_key, GR_CURVE_KEY_LEN);
+        rc |=
+            zmq_setsockopt(self->zmq, ZMQ_CURVE_SECRETKEY, security->secret_key, GR_CURVE_KEY_LEN);
+        if (!security->server)
+            rc |= zmq_setsockopt(self->zmq, ZMQ_CURVE_SERVERKEY, security->server_key,
+                                 GR_CURVE_KEY_LEN);
+    }
+    return rc == 0 ? 0 : GR_EINVAL;
+}
+
+/* With ZMQ_IPV6 a socket that is bound to an IPv4 address calls it tcp://[::ffff:127.0.0.1]:port,
+ * which peers without the option do not understand. So such addresses do without. */
+static void choose_family(gr_sock *self, const char *address)
+{
+    size_t digits = strncmp(address, "tcp://", 6) == 0 ? strspn(address + 6, "0123456789.") : 0;
+    bool is_ipv4 = digits > 0 && address[6 + digits] == ':';
+    set_int(self, ZMQ_IPV6, self->ipv6 && !is_ipv4);
+}
+
 int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_len)
 {
+    choose_family(self, address);
     if (zmq_bind(self->zmq, address) != 0)
         return gr_err_of_errno(errno);
     if (bound != NULL && zmq_getsockopt(self->zmq, ZMQ_LAST_ENDPOINT, bound, &bound_len) != 0)
@@ -119,6 +158,7 @@ void gr_sock_set_id(gr_sock *self, gr_slice id)
 
 int gr_sock_connect(gr_sock *self, const char *address)
 {
+    choose_family(self, address);
     return zmq_connect(self->zmq, address) == 0 ? 0 : gr_err_of_errno(errno);
 }
 
