@@ -126,6 +126,23 @@ describe("the log of a job in a process", function()
     assert.is_true(tonumber(host.out) < 0.5 * process.SLOW, host.out)
   end)
 
+  it("is read to its end in portions, also when the process says no more", function()
+    local _, host = run [[
+      pool:run(function() end) -- it has started
+      local job = pool:submit(function()
+        local one = ("<I4BBBxI4I4I4xxxxI8I8I8I8"):pack(5, 12, 0, 0, 20, 4, 1, 0, 0, 0, 0) .. "namex"
+        assert(require "luv".fs_write(3, one:rep(1060)) == #one * 1060) -- a portion, and a rest in the reader
+        require "gaterpc".task.sleep(60)
+      end)
+      local began = core.now()
+      while core.now() < began + 0.5 do end -- so that all of it is there at once
+      while gaterpc.log.stats().lines < 1060 and core.now() < began + 20 do gaterpc.task.sleep(0.01) end
+      print(gaterpc.log.stats().lines)
+      job:cancel()
+    ]]
+    assert.equal("1060\n", host.out)
+  end)
+
   it("does not hold up the job when the host is busy: lines are lost, and counted [limit 60]", function()
     local lines, host = run [[
       pool:run(function() end) -- it has started
