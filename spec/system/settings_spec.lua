@@ -210,6 +210,7 @@ describe("settings of a host", function()
       local make = {
         Client = gaterpc.Client, Majordomo = gaterpc.Majordomo,
         ThreadPoolExecutor = gaterpc.ThreadPoolExecutor, ProcessPoolExecutor = gaterpc.ProcessPoolExecutor,
+        ZAPService = gaterpc.ZAPService,
         create_worker = function(given) return gaterpc.Service { name = "S" }:create_worker(gaterpc.Worker, given) end,
       }
       local count = 0

@@ -66,34 +66,12 @@ static void forget_fd(gr_broker *self, gr_peer *peer)
     peer->fd = -1;
 }
 
-static void remember_address(gr_peer *peer, const gr_msg *msg)
-{
-    zmq_msg_t *last = gr_msg_zmq((gr_msg *)msg, gr_msg_len(msg) - 1);
-    const char *address = zmq_msg_gets(last, "Peer-Address");
-    free(peer->address);
-    peer->address = address != NULL ? strdup(address) : NULL;
-}
-
-const char *gr_broker_address_of(const gr_peer *peer)
-{
-    if (gr_broker_is_local(peer))
-        return "inproc";
-    return peer->address != NULL ? peer->address : "";
-}
-
-static void free_peer(gr_peer *peer)
-{
-    free(peer->address);
-    free(peer);
-}
-
 /* Later messages of the connection are told apart by the routing id alone; the descriptor serves
  * to find the peer when ZeroMQ reports that the connection has ended. */
 static void remember_fd(gr_broker *self, gr_peer *peer, const gr_msg *msg)
 {
     if (gr_broker_is_local(peer))
         return;
-    remember_address(peer, msg);
     int fd = fd_of(msg);
     if (fd < 0)
         return;
@@ -158,6 +136,7 @@ void gr_broker_remove_peer(gr_broker *self, gr_peer *peer, int64_t now_ms)
     HASH_DEL(self->peers, peer);
     gr_heap_remove(&self->peer_heap, &peer->due);
     forget_fd(self, peer);
+    gr_broker_drop_question(self, peer);
     if (peer->listed)
         forget_stalled(self, peer);
     peer->next_dead = self->graveyard;
@@ -168,12 +147,19 @@ void gr_broker_remove_peer(gr_broker *self, gr_peer *peer, int64_t now_ms)
         gr_broker_drop_client_calls(self, peer, now_ms);
 }
 
+static void free_peer(gr_peer *peer)
+{
+    gr_msg_queue_clear(&peer->backlog); /* also when it had caught up: the memory stays */
+    gr_buf_clear(&peer->user);
+    gr_buf_clear(&peer->address);
+    free(peer);
+}
+
 static void free_graveyard(gr_broker *self)
 {
     gr_peer *peer;
     while ((peer = self->graveyard) != NULL) {
         self->graveyard = peer->next_dead;
-        gr_msg_queue_clear(&peer->backlog); /* also when it had caught up: the memory stays */
         free_peer(peer);
     }
     self->last_out = NULL;
@@ -200,11 +186,25 @@ bool gr_broker_may_move(const gr_peer *peer)
     return !peer->dialect->is_ours && !gr_broker_is_local(peer);
 }
 
+/* The new connection may come from another host; without memory it is unknown. */
+static void move_address(gr_peer *peer, const gr_msg *msg)
+{
+    zmq_msg_t *last = gr_msg_zmq((gr_msg *)msg, gr_msg_len(msg) - 1);
+    const char *address = zmq_msg_gets(last, "Peer-Address");
+    peer->address.len = 0;
+    if (address != NULL)
+        gr_buf_append(&peer->address, address, strlen(address));
+}
+
 gr_peer *gr_broker_follow(gr_broker *self, gr_peer *peer, const gr_msg *msg, int64_t now_ms)
 {
     if (fd_of(msg) == peer->fd)
         return peer;
     gr_envelope said;
+    if (self->secured) { /* whoever it is has not shown that it is the same one */
+        gr_broker_remove_peer(self, peer, now_ms);
+        return NULL;
+    }
     if (peer->role == WORKER &&
         peer->dialect->parse(msg, 1, GR_WORKER_TO_BROKER, &self->scratch, &said) == 0 &&
         said.type == GR_READY) {
@@ -213,6 +213,7 @@ gr_peer *gr_broker_follow(gr_broker *self, gr_peer *peer, const gr_msg *msg, int
     }
     forget_fd(self, peer);
     remember_fd(self, peer, msg);
+    move_address(peer, msg);
     return peer;
 }
 
@@ -225,7 +226,7 @@ void gr_broker_free_peers(gr_broker *self)
     free(self->outs.items);
     HASH_ITER (hh, self->peers, peer, next) {
         HASH_DEL(self->peers, peer);
-        gr_msg_queue_clear(&peer->backlog);
+        gr_broker_drop_question(self, peer);
         free_peer(peer);
     }
     free_graveyard(self);
@@ -291,9 +292,10 @@ void gr_broker_forward(gr_broker *self, gr_peer *peer, const gr_envelope *envelo
 void gr_broker_introduce(gr_broker *self, gr_peer *worker, const gr_peer *client,
                          const gr_envelope *envelope, gr_msg **msg, int64_t now_ms)
 {
-    const char *address = gr_broker_address_of(client);
-    if (gr_gh1_readdress(*msg, 1, envelope) < 0 ||
-        gr_msg_set(*msg, 0, address, strlen(address)) < 0 ||
+    gr_slice address =
+        gr_broker_is_local(client) ? gr_slice_str("inproc") : gr_buf_slice(&client->address);
+    const void *text = address.len > 0 ? (const void *)address.data : "";
+    if (gr_gh1_readdress(*msg, 1, envelope) < 0 || gr_msg_set(*msg, 0, text, address.len) < 0 ||
         gr_msg_prepend(*msg, client->key + 1, client->key_len - 1) < 0 ||
         gr_msg_prepend(*msg, worker->key + 1, worker->key_len - 1) < 0)
         gr_msg_destroy(msg);
