@@ -40,10 +40,10 @@ enum gr_worker_event_type {
 
 typedef struct gr_worker_event {
     enum gr_worker_event_type type;
-    uint64_t route;       /* the number of the call */
-    int status;           /* CANCEL: GR_ECANCELLED, GR_EDEADLINE or GR_EUNAVAILABLE; REFUSED; BARRED */
-    const char *text;     /* BARRED: goes on behind "the broker"; lives for ever */
-    uint64_t id;          /* REQUEST: the client's number of the call */
+    uint64_t route;   /* the number of the call */
+    int status;       /* CANCEL: GR_ECANCELLED, GR_EDEADLINE or GR_EUNAVAILABLE; REFUSED; BARRED */
+    const char *text; /* BARRED: goes on behind "the broker"; lives for ever */
+    uint64_t id;      /* REQUEST: the client's number of the call */
     uint32_t deadline_ms; /* REQUEST: from now on; 0 for none */
     uint32_t split;       /* REQUEST: where kwargs begin in the payload */
     bool whole;           /* REQUEST: a large result had better come in one message */
