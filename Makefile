@@ -94,11 +94,12 @@ unit := $(wildcard spec/*_spec.lua)
 specs    = $(if $(filter all,$(ONLY)),spec,$(if $(filter unit,$(ONLY)),$(unit),\
            $(wildcard $(foreach name,$(ONLY),spec/$(name)_spec.lua spec/system/$(name)_spec.lua spec/$(name)))))
 
-$(BUILD)/spec/spam: spec/support/spam.c
+programs := $(BUILD)/spec/spam $(BUILD)/spec/knock
+$(programs): $(BUILD)/spec/%: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -flto% -MMD -MP,$(cflags)) $(filter-out -flto%,$(ldflags)) -o $@ $< $(libs)
 
-check: host $(engine_module) $(log_module) $(sock_module) $(BUILD)/spec/spam ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
+check: host $(engine_module) $(log_module) $(sock_module) $(programs) ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
 	$(if $(SANITIZE),GATERPC_SLOW=6) ASAN_OPTIONS=abort_on_error=0:detect_stack_use_after_return=0 \
 	LSAN_OPTIONS=suppressions=spec/support/lsan.supp:print_suppressions=0 \
 	TSAN_OPTIONS=suppressions=$(CURDIR)/spec/support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1 \
