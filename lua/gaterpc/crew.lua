@@ -340,6 +340,7 @@ function start_member(self)
   local engine, code, text = core.executor(self.kind, new)
   local hello = msgpack.map {
     kind = self.kind, path = package.path, cpath = package.cpath, log_level = core.log_level(),
+    log_levels = self.kind == "process" and msgpack.map(core.logger_levels()) or nil,
     module = self.init_module, init = self.init_function, code = news_for(new, self.init_codes),
   }
   local ok = engine

@@ -208,6 +208,12 @@ local function keep_program_alive()
   end
 end
 
+-- A process has a log of its own, whose lines go to the host's.
+local function set_levels(settings)
+  core.log_level(settings.log_level)
+  for name, level in pairs(settings.log_levels) do core.logger_level(name, level) end
+end
+
 local function init(settings)
   if settings.module then require(settings.module) end
   if settings.init then portable.unpack(read(settings.init, 1))() end
@@ -217,7 +223,7 @@ end
 return function(packed)
   local settings = assert(msgpack.unpack(packed))
   package.path, package.cpath = settings.path, settings.cpath
-  if settings.kind == "thread" then keep_program_alive() else core.log_level(settings.log_level) end
+  if settings.kind == "thread" then keep_program_alive() else set_levels(settings) end
   learn(settings.code)
   local co = create(init)
   local ok, err = resume(co, settings)

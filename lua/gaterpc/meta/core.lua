@@ -60,6 +60,9 @@ function core.log_level(level) end
 ---@return string? text
 function core.logger_level(name, level) end
 
+---@return table<string, integer> levels  that were set, of loggers by name; not the root's
+function core.logger_levels() end
+
 ---@param name string
 ---@param level integer
 ---@return boolean  a line of that level would be written
@@ -229,6 +232,12 @@ function worker:flush(route) end
 ---Ends a stream.
 ---@param route integer
 function worker:finish(route) end
+
+---Who makes the call that next() has just given, when this is the broker's own worker; else nothing.
+---@return string? client_id
+---@return string? client_addr  nil: unknown
+---@return string? body         the packed arguments
+function worker:caller() end
 
 ---Tells the guard which method has the thread.
 ---@param method string
