@@ -7,7 +7,6 @@ local function keys(name) return { key = dir .. "/" .. name .. ".key_secret", se
 if role == "worker" then
   local Vault = gaterpc.Worker:extend "Vault"
   function Vault.interface:open() return "gold" end
-  function Vault.interface:close() return "closed" end
   gaterpc.Service { name = "Vault" }:create_worker(Vault, {
     broker = address, zap_mechanism = "CURVE", zap_credentials = keys "wes" }):run()
 elseif role == "client" then
