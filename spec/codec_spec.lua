@@ -570,8 +570,10 @@ describe("the pool", function()
   end)
 
   it("may have an object that nobody knows any more: it is collected when the pool has let go", function()
-    local watch = setmetatable({}, { __mode = "k" })
-    for _ = 1, 5 do watch[busy_encoder(100000)] = true end
+    local watch = setmetatable({}, { __mode = "v" })
+    for i = 1, 5 do watch[i] = busy_encoder(300000) end
+    collectgarbage()
+    assert.truthy(next(watch), "collected while the pool has it, which waits for the pool")
     process.eventually(function()
       collectgarbage()
       return next(watch) == nil

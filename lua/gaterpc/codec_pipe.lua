@@ -8,7 +8,7 @@ local task = require "gaterpc.task"
 
 local M = {}
 
-local QUEUED_BYTES = 256 << 10 -- of a list that is put in ahead of the work
+local QUEUED_BYTES = 1 << 20 -- of a list that is put in ahead of the work
 
 -- The checks of methods that users call: level 3 is their line.
 function M.check_open(self)
