@@ -66,7 +66,7 @@ package.loaded["gaterpc.task"] = task
 -- Modules of gaterpc that need the host's loop.
 local here = {
   ["gaterpc.error"] = true, ["gaterpc.log"] = true, ["gaterpc.msgpack"] = true, ["gaterpc.options"] = true,
-  ["gaterpc.portable"] = true,
+  ["gaterpc.huge_proxy"] = true, ["gaterpc.portable"] = true,
   ["gaterpc.pretty"] = true, ["gaterpc.source"] = true, ["gaterpc.sync_proxy"] = true,
 }
 table.insert(package.searchers, 2, function(name)
@@ -75,6 +75,7 @@ table.insert(package.searchers, 2, function(name)
   end
 end)
 
+local huge = require "gaterpc.huge_proxy"
 local portable = require "gaterpc.portable"
 local source = require "gaterpc.source"
 
@@ -85,8 +86,12 @@ end
 
 -- What is shared is in the host.
 require "gaterpc.sync_proxy".setup(function(proxy, operation, ...)
-  return answered(port.ask(proxy.data, operation, ...))
+  return answered(port.ask("shared", proxy.data, operation, ...))
 end, {})
+
+huge.setup(function(...) return answered(port.ask(...)) end)
+gaterpc.HugeData = huge
+package.loaded["gaterpc.huge"] = huge
 
 -- What the functions of methods have for a self.
 local stand_in_mt = {
@@ -189,6 +194,11 @@ local function take(_, due_ms, description, code)
   end
   local is_stream = streamed or (results[2] == nil and is_generator())
   job_fn = nil
+  if not is_stream and huge.is(results[2]) then
+    local handed, err = pcall(huge.hand_over, results[2])
+    if not handed then return fail(co, err) end
+    results[2] = nil
+  end
   local sent, _, text = port.done(is_stream, unpack(results, 2, results.n))
   return sent or fail(co, errors.new("INTERNAL", "the result cannot be sent: " .. text))
 end

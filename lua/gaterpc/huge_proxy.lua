@@ -1,0 +1,124 @@
+---huge_proxy: HugeData as executors have it. What they return goes to the host, which compresses and sends it. What
+---the host has lent them to be fed stays there, and each put is a question to the host.
+---@module "gaterpc.huge_proxy"
+
+local errors = require "gaterpc.error"
+local msgpack = require "gaterpc.msgpack"
+local options = require "gaterpc.options"
+
+local M = {}
+
+-- Types that msgpack keeps for itself. In the host they are only packed, so nobody far away can send any.
+M.FEED, M.HUGE = -105, -106
+
+local PIECE = 1 << 20 -- bytes of one question
+
+-- ask("huge", operation, ...) -> true, ... | nil, code, text: over the port.
+local ask
+
+-------------------------------------------------------------------------------------------------
+-- Both sides
+-------------------------------------------------------------------------------------------------
+
+---A string of any length as msgpack; others have the limits of values.
+---@package
+---@return string? packed
+---@return string? code
+---@return string? text
+function M.pack(value)
+  if type(value) ~= "string" or #value < 1 << 16 then return msgpack.pack(value) end
+  return string.pack(">Bs4", utf8.len(value) and 0xdb or 0xc6, value)
+end
+
+-- Options of HugeData.
+M.options = { data = "any", compress_module = "string", compress_level = "integer" }
+
+-------------------------------------------------------------------------------------------------
+-- To be fed
+-------------------------------------------------------------------------------------------------
+
+local feed = {}
+local feed_mt = { __name = "gaterpc.HugeDataFeed", __index = feed }
+
+local function put_piece(id, piece)
+  local put, code, text = ask("huge", "put", id, piece)
+  if put or code == "CANCELLED" then return put, code, text end
+  error(errors.new(code, text), 3)
+end
+
+-- As gaterpc.HugeDataFeed:put() in the host; it blocks the executor.
+function feed:put(chunk)
+  if type(chunk) ~= "string" then error("put takes a string, got " .. type(chunk), 2) end
+  if self.ended then error("the data was closed", 2) end
+  for from = 1, #chunk, PIECE do
+    local put, code, text = put_piece(self.id, #chunk > PIECE and chunk:sub(from, from + PIECE - 1) or chunk)
+    if not put then return nil, errors.new(code, text) end
+  end
+  return true
+end
+
+function feed:close(err)
+  if self.ended then return end
+  self.ended = true
+  if err == nil then
+    ask("huge", "close", self.id)
+  else
+    ask("huge", "close", self.id, errors.describe(err))
+  end
+end
+
+-------------------------------------------------------------------------------------------------
+-- To be returned
+-------------------------------------------------------------------------------------------------
+
+local mt = { __name = "gaterpc.HugeData" }
+
+---@param given gaterpc.HugeDataOptions
+function M.new(given)
+  given = options.check("HugeData", given, M.options)
+  if given.data == nil then
+    error("HugeData: in an executor it needs data; what is to be fed is made in the host and given to the job", 2)
+  end
+  local known, _, text = ask("huge", "check", given.compress_module, given.compress_level)
+  if not known then error(text, 2) end
+  local packed
+  packed, _, text = M.pack(given.data)
+  if not packed then error("HugeData: " .. text, 2) end
+  return setmetatable({ module = given.compress_module, level = given.compress_level, packed = packed }, mt)
+end
+
+---@param value any
+---@return boolean
+function M.is(value)
+  return getmetatable(value) == mt and value.packed ~= nil
+end
+
+local function must(done, code, text)
+  if not done then error(errors.new(code, text), 0) end
+end
+
+---Sends it to the host, as the result of the present job. Raises when that fails.
+---@package
+function M.hand_over(self)
+  local packed = self.packed
+  for from = 1, #packed, PIECE do must(ask("huge", "add", packed:sub(from, from + PIECE - 1))) end
+  must(ask("huge", "return", self.module, self.level))
+end
+
+-------------------------------------------------------------------------------------------------
+-- The start
+-------------------------------------------------------------------------------------------------
+
+---In an executor, once.
+---@package
+---@param fn fun(...): true?, ...
+function M.setup(fn)
+  ask = fn
+  local function new_feed(id) return setmetatable({ id = id, ended = false }, feed_mt) end
+  local function new_huge(id) return setmetatable({ data = new_feed(id) }, mt) end
+  local function refuse() error("in an executor it can only be the first result, and have data", 0) end
+  msgpack.register_ext { type = M.FEED, name = "HugeDataFeed", metatable = feed_mt, pack = refuse, unpack = new_feed }
+  msgpack.register_ext { type = M.HUGE, name = "HugeData", metatable = mt, pack = refuse, unpack = new_huge }
+end
+
+return setmetatable(M, { __call = function(_, given) return M.new(given) end })
