@@ -8,7 +8,7 @@ local task = require "gaterpc.task"
 
 local bare, seconds, rounds = arg[1], tonumber(arg[2] or 0.5), tonumber(arg[3] or 3)
 local runs = dofile "scripts/bench/rounds.lua"
-local codecs = dofile "spec/support/codecs.lua"
+local made = dofile "scripts/bench/data.lua"
 local column, ratio = runs.column, runs.ratio
 
 local function run_bare(...)
@@ -60,30 +60,10 @@ local function run_ours(name, level, data)
   return found
 end
 
--- A quarter each: hex digits, the text of this repository's sources, noise, and records that are much alike.
-local function mixed(len)
-  local quarter, parts = len // 4, {}
-  parts[1] = codecs.hex(2 << 20, 2):rep(quarter >> 21)
-  local files = {}
-  for _, pattern in ipairs { "src/*/*.c", "lua/gaterpc/*.lua", "docs/*.md" } do
-    local list <close> = io.popen("cat " .. pattern)
-    files[#files + 1] = list:read "a"
-  end
-  local sources = table.concat(files)
-  parts[2] = sources:rep(quarter // #sources + 1):sub(1, quarter)
-  parts[3] = codecs.noise(quarter, 3)
-  local records = {}
-  for i = 1, quarter // 64 do
-    records[i] = ("%010d %-20s %08x %-22s\n"):format(i, "name" .. i % 977, i * 2654435761 & 0xffffffff, "active")
-  end
-  parts[4] = table.concat(records):sub(1, quarter)
-  return table.concat(parts)
-end
-
 -- Made when it is their turn: a large heap is collected seldom, so its strings are never in the cache.
 local inputs = {
-  { name = "640 kB of hex digits", make = function() return codecs.hex(640000, 1) end },
-  { name = "64 MiB, mixed", make = function() return mixed(64 << 20) end },
+  { name = "640 kB of hex digits", make = function() return made.hex(640000, 1) end },
+  { name = "64 MiB, mixed", make = function() return made.mixed(64 << 20) end },
 }
 local levels = { gzip = { 1, 9 }, zlib = { 1 }, zstd = { 1, 9 }, lz4 = { 1 }, bz2 = { 9 }, lzma = { 1 } }
 local only = os.getenv "BENCH_CODEC"
@@ -104,10 +84,7 @@ end
 for _, input in ipairs(inputs) do
   local data = input.make()
   collectgarbage()
-  local path = os.tmpname()
-  local file = assert(io.open(path, "wb"))
-  file:write(data)
-  file:close()
+  local path = made.file(data)
   for _, name in ipairs { "gzip", "zlib", "zstd", "lz4", "bz2", "lzma" } do
     for _, level in ipairs(not only and levels[name] or only == name and levels[name] or {}) do
       local a, b = runs.compare(rounds,

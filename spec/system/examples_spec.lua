@@ -46,6 +46,10 @@ expected["huge.lua"] = function(file)
   assert.equal("3000000\n98894\tline 10000\n1000000\n", output_of(file))
 end
 
+expected["huge_executor.lua"] = function(file)
+  assert.equal("538468\t999983\n", output_of(file))
+end
+
 expected["python.lua"] = function(file)
   assert.equal("gate01\t6\ngate02\t6\n", output_of(file))
 end
