@@ -8,9 +8,11 @@ local errors = require "gaterpc.error"
 local huge = require "gaterpc.huge"
 local msgpack = require "gaterpc.msgpack"
 local portable = require "gaterpc.portable"
-local proxy = require "gaterpc.huge_proxy"
 
 local M = {}
+
+-- Types that msgpack keeps for itself. Here they are only packed, so nobody far away can send any.
+local FEED, HUGE = -105, -106
 
 -------------------------------------------------------------------------------------------------
 -- Lending
@@ -31,8 +33,8 @@ local function lend_huge(self)
   return lend(self.data)
 end
 
-for type, how in pairs { [proxy.FEED] = { "HugeDataFeed", huge.feed_metatable, lend },
-  [proxy.HUGE] = { "HugeData", huge.metatable, lend_huge } } do
+for type, how in pairs { [FEED] = { "HugeDataFeed", huge.feed_metatable, lend },
+  [HUGE] = { "HugeData", huge.metatable, lend_huge } } do
   msgpack.unregister_ext(type) -- of this file, loaded before
   msgpack.register_ext { type = type, name = how[1], metatable = how[2], pack = how[3] }
   portable.allow(how[2])

@@ -8,13 +8,10 @@ local options = require "gaterpc.options"
 
 local M = {}
 
--- Types that msgpack keeps for itself. In the host they are only packed, so nobody far away can send any.
-M.FEED, M.HUGE = -105, -106
-
 local PIECE = 1 << 20 -- bytes of one question
 
--- ask("huge", operation, ...) -> true, ... | nil, code, text: over the port.
-local ask
+-- ask("huge", operation, ...) -> true, ... | nil, code, text: over the port; and what HugeData is known by.
+local ask, mt
 
 -------------------------------------------------------------------------------------------------
 -- Both sides
@@ -38,7 +35,7 @@ M.options = { data = "any", compress_module = "string", compress_level = "intege
 -------------------------------------------------------------------------------------------------
 
 local feed = {}
-local feed_mt = { __name = "gaterpc.HugeDataFeed", __index = feed }
+M.feed = feed
 
 local function put_piece(id, piece)
   local put, code, text = ask("huge", "put", id, piece)
@@ -71,8 +68,6 @@ end
 -- To be returned
 -------------------------------------------------------------------------------------------------
 
-local mt = { __name = "gaterpc.HugeData" }
-
 ---@param given gaterpc.HugeDataOptions
 function M.new(given)
   given = options.check("HugeData", given, M.options)
@@ -85,12 +80,6 @@ function M.new(given)
   packed, _, text = M.pack(given.data)
   if not packed then error("HugeData: " .. text, 2) end
   return setmetatable({ module = given.compress_module, level = given.compress_level, packed = packed }, mt)
-end
-
----@param value any
----@return boolean
-function M.is(value)
-  return getmetatable(value) == mt and value.packed ~= nil
 end
 
 local function must(done, code, text)
@@ -109,16 +98,13 @@ end
 -- The start
 -------------------------------------------------------------------------------------------------
 
----In an executor, once.
+---In an executor, once: see inside.lua.
 ---@package
+---@param metatable table
 ---@param fn fun(...): true?, ...
-function M.setup(fn)
-  ask = fn
-  local function new_feed(id) return setmetatable({ id = id, ended = false }, feed_mt) end
-  local function new_huge(id) return setmetatable({ data = new_feed(id) }, mt) end
-  local function refuse() error("in an executor it can only be the first result, and have data", 0) end
-  msgpack.register_ext { type = M.FEED, name = "HugeDataFeed", metatable = feed_mt, pack = refuse, unpack = new_feed }
-  msgpack.register_ext { type = M.HUGE, name = "HugeData", metatable = mt, pack = refuse, unpack = new_huge }
+function M.setup(metatable, fn)
+  mt, ask = metatable, fn
+  return M
 end
 
 return setmetatable(M, { __call = function(_, given) return M.new(given) end })

@@ -116,7 +116,7 @@ describe("10 MiB that inflate to 10 GiB", function()
     end
   ]]
 
-  for module, limit in pairs { gzip = 1, bz2 = 2 } do
+  for _, module in ipairs { "gzip", "bz2" } do
     it(("in %s are refused at the ceiling, and the client lives on [limit 60]"):format(module), function()
       local bomb = codecs.bomb(module, 10)
       local _, front, back = process.broker "ipc"
@@ -147,7 +147,7 @@ describe("10 MiB that inflate to 10 GiB", function()
         print(("%s, %d bytes: refused after %.2f s, %.2f s of CPU: %s"):format(module, #bomb,
           tonumber(seconds), tonumber(cpu), message))
       end
-      assert.is_true(tonumber(cpu) < limit * process.SLOW, cpu) -- which says more on a busy machine
+      assert.is_true(tonumber(cpu) < 2 * process.SLOW, cpu) -- which says more than seconds on a busy machine
     end)
   end
 end)
