@@ -326,15 +326,13 @@ describe("huge data", function()
 
       it("that has done its job leaves the data open for others", function()
         methods.in_turn = function(self, huge)
-          task.spawn(function()
-            huge.data:put "host "
-            self[pool]:run(function(data) data:put "one " end, huge.data)
-            self[pool]:run(function() huge.data:put "two " end)
-            huge.data:put "host"
-            huge.data:close()
-            -- what fails afterwards is no matter of the data
-            pcall(self[pool].run, self[pool], function(data) error(data) end, huge.data)
-          end)
+          huge.data:put "host "
+          self[pool]:run(function(data) data:put "one " end, huge.data)
+          self[pool]:run(function() huge.data:put "two " end)
+          huge.data:put "host"
+          huge.data:close()
+          -- what fails afterwards is no matter of the data
+          assert(not pcall(self[pool].run, self[pool], function(data) error(data) end, huge.data))
         end
         assert.equal("host one two host", client.H.lent "in_turn")
       end)
