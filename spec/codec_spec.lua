@@ -580,6 +580,23 @@ describe("the pool", function()
     end, "all are collected", 20)
   end)
 
+  it("is asked early for what is ready, and late for what may wait", function()
+    for _, ready in ipairs { true, false } do
+      local given, most, out = 0, 0, 0
+      local data = codecs.noise(100000)
+      local function source()
+        given = given + 1
+        most = math.max(most, given * #data - out)
+        return given <= 20 and data or nil
+      end
+      local enc = codec.encoder "zstd"
+      for piece in enc:pieces(source, function() return ready and given <= 20 end) do out = out + #piece end
+      enc:close()
+      assert.equal(21, given)
+      assert.equal(ready, most > 800000, most) -- of what was given, not yet out
+    end
+  end)
+
   it("lets one task at a time take", function()
     local enc = busy_encoder()
     local taker = task.spawn(function() return enc:take() end)

@@ -173,7 +173,7 @@ function M.transmit(self, send, wait)
     level = self.level, piece_bytes = settings.HUGE_DATA_SIZEOF, whole = assert(codec.get(self.module)).syncs,
     digest = true })
   local source = self.packed or function() return next_chunk(self.data) end
-  for piece in encoder:pieces(source) do
+  for piece in encoder:pieces(source, function() return not self.data.chunks:empty() end) do
     local more, code, text = send(self.module, self.data ~= nil, piece)
     if more == nil then error(errors.new(code, text), 0) end
     if not more then wait() end
@@ -214,7 +214,7 @@ local function decoded(stream)
   local found, err = codec.get(stream.codec)
   if not found then fail(stream, errors.new("INVALID_ARGUMENT", "the result is compressed by " .. err.message)) end
   local decoder = codec.decoder(stream.codec, { max_bytes = settings.HUGE_DATA_MAXBYTES, digest = true })
-  local read = decoder:chunks(function() return stream:next() end)
+  local read = decoder:chunks(function() return stream:next() end, function() return stream:is_ready() end)
   return function()
     local ok, bytes = pcall(read)
     if not ok then

@@ -2,6 +2,7 @@
 ---the host has lent them to be fed stays there, and each put is a question to the host.
 ---@module "gaterpc.huge_proxy"
 
+local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
 local msgpack = require "gaterpc.msgpack"
 local options = require "gaterpc.options"
@@ -17,14 +18,14 @@ local ask, mt
 -- Both sides
 -------------------------------------------------------------------------------------------------
 
----A string of any length as msgpack; others have the limits of values.
+---A string of any length as msgpack, without a copy of it; others have the limits of values.
 ---@package
----@return string? packed
+---@return (string|string[])? packed
 ---@return string? code
 ---@return string? text
 function M.pack(value)
   if type(value) ~= "string" or #value < 1 << 16 then return msgpack.pack(value) end
-  return string.pack(">Bs4", utf8.len(value) and 0xdb or 0xc6, value)
+  return { string.pack(">BI4", core.is_text(value) and 0xdb or 0xc6, #value), value }
 end
 
 -- Options of HugeData.
@@ -89,8 +90,10 @@ end
 ---Sends it to the host, as the result of the present job. Raises when that fails.
 ---@package
 function M.hand_over(self)
-  local packed = self.packed
-  for from = 1, #packed, PIECE do must(ask("huge", "add", packed:sub(from, from + PIECE - 1))) end
+  local packed = type(self.packed) == "table" and self.packed or { self.packed }
+  for _, part in ipairs(packed) do
+    for from = 1, #part, PIECE do must(ask("huge", "add", part:sub(from, from + PIECE - 1))) end
+  end
   must(ask("huge", "return", self.module, self.level))
 end
 
