@@ -583,11 +583,10 @@ describe("the pool", function()
   it("is asked early for what is ready, and late for what may wait", function()
     for _, ready in ipairs { true, false } do
       local given, most, out = 0, 0, 0
-      local data = codecs.noise(100000)
       local function source()
         given = given + 1
-        most = math.max(most, given * #data - out)
-        return given <= 20 and data or nil
+        most = math.max(most, given * 100000 - out)
+        return given <= 20 and codecs.noise(100000, given) or nil
       end
       local enc = codec.encoder "zstd"
       for piece in enc:pieces(source, function() return ready and given <= 20 end) do out = out + #piece end
