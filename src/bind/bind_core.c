@@ -88,11 +88,8 @@ static int f_allow_interrupts(lua_State *L) /* core.allow_interrupts(): Ctrl-C s
 
 /* What needs neither loop nor connection. */
 static const luaL_Reg common[] = {
-    {"now", f_now},
-    {"is_text", f_is_text},
-    {"now_ms", f_now_ms},
-    {"isatty", f_isatty},
-    {NULL, NULL},
+    {"now", f_now},       {"is_text", f_is_text}, {"now_ms", f_now_ms},
+    {"isatty", f_isatty}, {NULL, NULL},
 };
 
 static int open_core(lua_State *L)
