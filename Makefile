@@ -6,7 +6,7 @@ comma   := ,
 BUILD   := build$(addprefix -,$(subst $(comma),-,$(SANITIZE)))
 HOST    := $(BUILD)/gaterpc-host
 
-pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit zlib libzstd liblz4 liblzma libxxhash
+pkgs    := lua5.4-luv lua5.4 libuv libzmq msgpack libedit zlib libzstd liblz4 liblzma libxxhash libsodium
 cflags  := -std=c11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes \
            -Wmissing-prototypes -fno-strict-aliasing -Isrc -MMD -MP \
            -isystem /usr/include/lua5.4 $(filter-out -I/usr/include/lua5.4,$(shell pkg-config --cflags $(pkgs)))
@@ -24,7 +24,7 @@ endif
 sources := $(wildcard src/*/*.c)
 objects := $(sources:src/%.c=$(BUILD)/%.o)
 
-all: host $(BUILD)/spec/engine.so $(BUILD)/spec/logspec.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
+all: host $(BUILD)/spec/engine.so $(BUILD)/spec/logspec.so $(BUILD)/spec/socks.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
 host: $(HOST) ## build the host only
 
 $(HOST): $(objects)
@@ -49,6 +49,12 @@ log_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c src/bind
                spec/support/log.c)
 
 $(log_module): $(log_objects)
+	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
+
+sock_module  := $(BUILD)/spec/socks.so
+sock_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c src/wire/*.c) src/net/sock.c spec/support/sock.c)
+
+$(sock_module): $(sock_objects)
 	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
 
 $(BUILD)/spec/%.o: %.c
@@ -78,7 +84,7 @@ build-fuzz/%.o: %.c
 	clang $(fuzz_cflags) -fsanitize=fuzzer-no-link -c -o $@ $<
 
 .PRECIOUS: build-fuzz/%.o
--include $(engine_objects:.o=.d) $(log_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
+-include $(engine_objects:.o=.d) $(log_objects:.o=.d) $(sock_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
 # --- end of spec modules
 
 # Specs: all, or ONLY=name for spec/name_spec.lua or spec/system/name_spec.lua, or a folder. "unit" is
@@ -92,7 +98,7 @@ $(BUILD)/spec/spam: spec/support/spam.c
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -flto% -MMD -MP,$(cflags)) $(filter-out -flto%,$(ldflags)) -o $@ $< $(libs)
 
-check: host $(engine_module) $(log_module) $(BUILD)/spec/spam ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
+check: host $(engine_module) $(log_module) $(sock_module) $(BUILD)/spec/spam ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
 	$(if $(SANITIZE),GATERPC_SLOW=6) ASAN_OPTIONS=abort_on_error=0:detect_stack_use_after_return=0 \
 	LSAN_OPTIONS=suppressions=spec/support/lsan.supp:print_suppressions=0 \
 	TSAN_OPTIONS=suppressions=$(CURDIR)/spec/support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1 \

@@ -492,7 +492,7 @@ describe("bridge", function()
   describe("credentials", function()
     local right = { mechanism = "PLAIN", user = "me", password = "secret" }
 
-    before_each(function() assert(world.broker:add_user("me", "secret")) end)
+    before_each(function() world:secure { me = "secret" } end)
 
     local function with(credentials, fields)
       for name, value in pairs(credentials) do fields[name] = value end

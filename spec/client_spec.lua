@@ -741,9 +741,73 @@ describe("client, what makes no sense", function()
 
   it("is ignored when it is a message for somebody else, or for nobody", function()
     for type in ("READY REQUEST CREDIT CANCEL CHUNK HEARTBEAT"):gmatch "%u+" do hear { type = type } end
-    hear { type = "ERROR", id = 0, status = 6, payload = engine.put_exception("E", "", "") }
+    hear { type = "ERROR", id = 99, status = 6, payload = engine.put_exception("E", "", "") }
     assert.equal("", (happened()))
     assert.equal("", (said()))
     assert.same({ 0, 2 }, { c:stats().malformed, c:stats().late })
+  end)
+end)
+
+describe("client, refused", function()
+  it("fails all calls that wait for a connection at once, and says why", function()
+    make()
+    local first, second = call(), call { timeout_ms = 1000 }
+    c:refused "UNAUTHENTICATED"
+    local types, events = happened()
+    assert.equal("FAILED FAILED", types)
+    local ids = {}
+    for i, event in ipairs(events) do
+      ids[i] = event.id
+      assert.same({ "UNAUTHENTICATED", "says no", true }, { event.code, event.text, event.refused })
+    end
+    table.sort(ids)
+    assert.same({ first, second }, ids)
+    assert.equal(0, c:stats().open)
+  end)
+
+  it("has new calls wait for the next attempt: they fail with it, or go out", function()
+    make()
+    call()
+    c:refused "UNAUTHENTICATED"
+    happened()
+    local id = call()
+    assert.equal("", (happened()))
+    c:refused "UNAVAILABLE"
+    assert_failed("UNAVAILABLE", id, "says no")
+    call()
+    c:connected()
+    assert.equal("HELLO REQUEST", (said()))
+  end)
+
+  it("sends nothing of the calls that failed when it is let in later", function()
+    make()
+    call()
+    c:refused "UNAUTHENTICATED"
+    c:connected()
+    assert.equal("HELLO", (said()))
+  end)
+
+  it("fails all calls when the broker answers HELLO with an error, each with a message of its own", function()
+    make()
+    c:connected()
+    said()
+    local ids = { call(), call() }
+    said()
+    hear { type = "ERROR", status = 7, payload = engine.put_exception("UNAUTHENTICATED", "who are you?", "") }
+    local types, events = happened()
+    assert.equal("FAILED FAILED", types)
+    table.sort(events, function(a, b) return a.id < b.id end)
+    for i, event in ipairs(events) do
+      assert.same({ "UNAUTHENTICATED", ids[i], "who are you?" },
+        { event.code, event.id, (select(2, engine.exception_of(event.payload))) })
+    end
+    assert.equal("CANCEL CANCEL", (said()))
+    assert.equal(0, c:stats().late)
+  end)
+
+  it("takes an error without a call for nothing else when no call waits", function()
+    hear { type = "ERROR", status = 6, payload = engine.put_exception("PERMISSION_DENIED", "no", "") }
+    assert.equal("", (happened()))
+    assert.is_true(c:is_up())
   end)
 end)

@@ -882,3 +882,17 @@ describe("worker, what makes no sense", function()
     assert.has_error(function() w:tick() end)
   end)
 end)
+
+describe("worker, refused", function()
+  it("tells its owner each time that it is not let in, and why, and registers when it is", function()
+    make()
+    w:refused "UNAUTHENTICATED"
+    w:refused "UNAVAILABLE"
+    local types, events = happened()
+    assert.equal("BARRED BARRED", types)
+    assert.same({ "UNAUTHENTICATED", "says no", "UNAVAILABLE" }, { events[1].code, events[1].text, events[2].code })
+    assert.equal("", (said()))
+    w:connected()
+    assert.equal("READY", (said()))
+  end)
+end)

@@ -12,6 +12,7 @@ local errors = require "gaterpc.error"
 local interface = require "gaterpc.interface"
 local options = require "gaterpc.options"
 local pools = require "gaterpc.pool"
+local security = require "gaterpc.broker_security"
 local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
 local worker = require "gaterpc.worker"
@@ -30,12 +31,15 @@ local M = {}
 ---@field thread_executor? gaterpc.Pool   of handlers that run = "thread"; default: a ThreadPoolExecutor of its own
 ---@field process_executor? gaterpc.Pool  likewise
 ---@field stream_idle? number  default Settings.STREAM_IDLE
----@field users? table<string, string>  passwords by user: peers of the older dialects then need PLAIN credentials
----inside their messages; default: nobody is asked
+---@field users? table<string, string>|string  passwords by name, or the path of a file of them: short for a ZAPService
+---and connect_zap { mechanism = "PLAIN" }
+---@field access? gaterpc.AccessList|string     who may do what, or the path of a file that says it; default: everything
+---@field curve? gaterpc.CurveKeys|string       the pair of keys of addresses with the mechanism CURVE, or a path
 ---@field gate_timeout? number    seconds; default Settings.GATE_TIMEOUT
 local known = {
   frontend = "string", backend = "string", heartbeat = "number", liveness = "integer", queue = "integer",
-  queue_bytes = "integer", stream_idle = "number", users = "table", gate_timeout = "number",
+  queue_bytes = "integer", stream_idle = "number", users = "table|string", gate_timeout = "number",
+  access = "table|string", curve = "table|string",
   thread_executor = "table", process_executor = "table",
 }
 
@@ -84,7 +88,7 @@ local function start_handlers(self, state)
     methods = pools.place(state.methods, self, "Gate"),
     described = interface.describe(state.methods, 1), start = start_handler, finish = finish_handler,
   }, {
-    address = state.backend, credit = settings.WORKER_CREDIT, heartbeat = settings.HEARTBEAT,
+    address = state.backends[1], credit = settings.WORKER_CREDIT, heartbeat = settings.HEARTBEAT,
     liveness = settings.LIVENESS, reconnect = settings.RECONNECT, reconnect_max = settings.RECONNECT_MAX,
     stream_idle = state.stream_idle, traceback = settings.REMOTE_TRACEBACK,
   })
@@ -95,16 +99,6 @@ end
 -- The class
 -------------------------------------------------------------------------------------------------
 
-local function add_users(engine, users)
-  for name, password in pairs(users) do
-    if type(name) ~= "string" or type(password) ~= "string" then
-      error("option 'users' maps names to passwords, both strings", 3)
-    end
-    local ok, code, text = engine:add_user(name, password)
-    if not ok then error(errors.new(code, "option 'users': " .. text), 3) end
-  end
-end
-
 function Majordomo.new(class, given)
   given = options.check(class.class_name, given, known)
   settings.freeze("Majordomo")
@@ -113,10 +107,12 @@ function Majordomo.new(class, given)
   local state = {
     methods = interface.methods(class),
     frontends = {},
+    backends = {},
     wanted_frontend = given.frontend,
-    backend = pick("backend", "BACKEND"),
+    wanted_backend = given.backend,
     stream_idle = pick("stream_idle", "STREAM_IDLE"),
     stopped = task.promise(),
+    curve = given.curve,
     pools = pools.equip(self, given, 2),
   }
   self[STATE] = state
@@ -130,12 +126,15 @@ function Majordomo.new(class, given)
     gate01_ms = to_ms(settings.GATE01_HEARTBEAT),
     gate02_ms = to_ms(settings.GATE02_HEARTBEAT),
     mdp_ms = to_ms(settings.MDP_HEARTBEAT),
+    ask_ms = to_ms(settings.ZAP_REPLY_TIMEOUT + 1), -- who asks elsewhere gives up first
+    remember_ms = to_ms(settings.ZAP_CACHE),
     hwm = settings.ZMQ_HWM,
     ipv6 = settings.ZMQ_IPV6 and 1 or 0,
   }, self)
   if not engine then error(errors.new(code, text), 2) end
   state.core = engine
-  add_users(engine, given.users or {})
+  security.add_users(state, given.users, 2)
+  if given.access then security.set_access(state, given.access, 2) end
   if self.init then self:init() end
   return self
 end
@@ -144,8 +143,12 @@ function Majordomo:__tostring()
   return ("broker at %s"):format(table.concat(self[STATE].frontends, ", "))
 end
 
-local function bind(self, side, address, level)
-  local bound, code, text = self[STATE].core:bind(side, address)
+local function bind(self, side, address, given, level)
+  local state = self[STATE]
+  if type(address) ~= "string" then error("bind takes an address, got " .. type(address), level + 1) end
+  if state.running then error("bind comes before start and run", level + 1) end
+  local secured = security.of_address(state, "bind", address, given, level + 1)
+  local bound, code, text = state.core:bind(side, address, secured)
   if not bound then
     error(errors.new(code, ("%s: cannot bind '%s': %s"):format(self.class_name, address, text)), level + 1)
   end
@@ -155,14 +158,43 @@ end
 ---Opens a door for clients; before the start, as many as are wanted. Raises when it cannot.
 ---@param address string  "tcp://127.0.0.1:7777", "ipc:///run/gate", "inproc://name"; "tcp://127.0.0.1:*" takes
 ---a free port
+---@param given? gaterpc.BindOptions
 ---@return string address  with wildcards filled in
-function Majordomo:bind(address)
-  local state = self[STATE]
-  if type(address) ~= "string" then error("bind takes an address, got " .. type(address), 2) end
-  if state.running then error("bind comes before start and run", 2) end
-  local bound = bind(self, "front", address, 2)
-  table.insert(state.frontends, bound)
+function Majordomo:bind(address, given)
+  local bound = bind(self, "front", address, given, 2)
+  table.insert(self[STATE].frontends, bound)
   return bound
+end
+
+---Opens one more door for workers, beside the option `backend`, or in its place when that is not given.
+---@param address string
+---@param given? gaterpc.BindOptions
+---@return string address  with wildcards filled in
+function Majordomo:bind_backend(address, given)
+  local bound = bind(self, "back", address, given, 2)
+  table.insert(self[STATE].backends, bound)
+  return bound
+end
+
+---Asks somebody who its peers are; before bind and start. Whoever cannot show that he is somebody is refused with
+---UNAUTHENTICATED; when nobody decides, with UNAVAILABLE.
+---@param given? gaterpc.ConnectZap
+function Majordomo:connect_zap(given)
+  security.connect_zap(self[STATE], given, 2)
+end
+
+---Changes who may do what, at any time. Workers that may not be what they are any more are sent away.
+---@param list gaterpc.AccessList|string|nil  a path is read anew by reload() and on SIGHUP; nil: everybody may do
+---everything
+function Majordomo:set_access(list)
+  security.set_access(self[STATE], list, 2)
+end
+
+---Reads the access list anew when it is a file.
+---@return true? done
+---@return gaterpc.Error? err  INVALID_ARGUMENT: then it stays as it was
+function Majordomo:reload()
+  return security.reload(self[STATE])
 end
 
 ---Opens the doors and serves, without waiting for anything.
@@ -171,9 +203,11 @@ function Majordomo:start()
   local state = self[STATE]
   if state.running then error("the broker runs already", 2) end
   if state.wanted_frontend or #state.frontends == 0 then
-    table.insert(state.frontends, bind(self, "front", state.wanted_frontend or settings.FRONTEND, 2))
+    table.insert(state.frontends, bind(self, "front", state.wanted_frontend or settings.FRONTEND, nil, 2))
   end
-  state.backend = bind(self, "back", state.backend, 2)
+  if state.wanted_backend or #state.backends == 0 then
+    table.insert(state.backends, 1, bind(self, "back", state.wanted_backend or settings.BACKEND, nil, 2))
+  end
   self.started = os.time()
   local started, code, text = state.core:start()
   if not started then error(errors.new(code, text), 2) end
@@ -181,15 +215,15 @@ function Majordomo:start()
   serving[self] = true
   start_handlers(self, state)
   core.log(20, "gaterpc.broker", ("serving clients at %s, workers at %s"):format(
-    table.concat(state.frontends, ", "), state.backend))
+    table.concat(state.frontends, ", "), table.concat(state.backends, ", ")))
   return self
 end
 
 ---The addresses where clients and workers find this broker, once it has started.
 ---@return string frontend  the first one
----@return string backend
+---@return string backend   likewise
 function Majordomo:addresses()
-  return self[STATE].frontends[1], self[STATE].backend
+  return self[STATE].frontends[1], self[STATE].backends[1]
 end
 
 ---Serves until stop() or a signal.
@@ -212,6 +246,7 @@ function Majordomo:close()
   serving[self] = nil
   if state.handlers then state.handlers:close() end
   state.core:close()
+  security.close(state)
   state.running = false
   state.stopped:resolve()
   core.want_turn()

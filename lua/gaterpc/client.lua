@@ -32,8 +32,10 @@ local M = {}
 ---@field window? integer      items of a stream that nobody has read; default Settings.STREAM_REPLY_MAXSIZE
 ---@field window_bytes? integer  their bytes; default Settings.STREAM_REPLY_MAXBYTES
 ---@field dialect? gaterpc.Dialect   what the broker speaks; default "gh1"
----@field zap_mechanism? "PLAIN"|"NULL"  sent inside every message, with the dialects gate01 and gate02
----@field zap_credentials? string[]  { user, password } for PLAIN
+---@field zap_mechanism? "CURVE"|"PLAIN"|"NULL"  of the connection; PLAIN is sent inside every message with the dialects
+---gate01 and gate02
+---@field zap_credentials? table  PLAIN: { user, password }; CURVE: { public =, secret =, server = }, or as paths of
+---files { key =, server = }
 local known = {
   broker = "string", service = "string", timeout = "number", connect_timeout = "number", heartbeat = "number",
   liveness = "integer", max_calls = "integer", window = "integer", window_bytes = "integer", reconnect = "number",

@@ -105,7 +105,20 @@ local function run_prompt()
   core.exit(0)
 end
 
+local function run_keygen(path)
+  local curve = require "gaterpc.curve"
+  local pair, err = curve.generate()
+  local made
+  if pair then made, err = curve.save(path, pair) end
+  if made then
+    return io.write(("%s: the public key, to be given away\n%s: with the secret key, to be kept\n"):format(path, made))
+  end
+  io.stderr:write("gaterpc-host: ", err.message, "\n")
+  core.exit(1)
+end
+
 local function main(request)
+  if request.keygen then return run_keygen(request.keygen) end
   if not load_settings(request) then return end
   if request.print_settings then return io.write(require "gaterpc.settings_show".lines()) end
   if not run_init(request.environment) then return end
@@ -132,10 +145,16 @@ task.on("start", function(request)
   task.resume(main_job, main, request)
 end)
 
+-- Files of users, keys and access lists; main.c has the log's opened anew.
+local function reload()
+  require("gaterpc.zap_service").reload_all()
+  for each in pairs(broker.serving()) do each:reload() end
+end
+
 local numbers = { sighup = 1, sigint = 2, sigterm = 15 }
 
 task.on("signal", function(name)
-  if name == "sighup" and not interactive then return end -- at the prompt it means that nobody is there
+  if name == "sighup" and not interactive then return reload() end -- at the prompt it means that nobody is there
   if interactive then
     local repl = require "gaterpc.repl"
     if name == "sigint" and repl.interrupt() then return end

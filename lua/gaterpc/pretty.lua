@@ -21,6 +21,8 @@ for word in ("and break do else elseif end false for function goto if in local n
   KEYWORDS[word] = true
 end
 
+local HIDDEN = { zap_credentials = "***" } -- keys whose values are not for every eye
+
 -------------------------------------------------------------------------------------------------
 -- Strings
 -------------------------------------------------------------------------------------------------
@@ -139,7 +141,8 @@ local function entries_of(value, state, depth, indent)
   for _, key in ipairs(keys) do
     if is_full() then left = left + 1 else
       local text = key_text(key, state)
-      add(text .. " = " .. render(rawget(value, key), state, depth + 1, indent + 2, #text + 3))
+      local item = HIDDEN[key] or render(rawget(value, key), state, depth + 1, indent + 2, #text + 3)
+      add(text .. " = " .. item)
     end
   end
   if left > 0 then entries[#entries + 1] = ("... %d more"):format(left) end

@@ -30,8 +30,10 @@ local M = {}
 ---@field dialect? gaterpc.Dialect   what the broker speaks; default "gh1"
 ---@field method? string     with the dialect mdp: the one method that is served, as `service.method`, or as
 ---`service` when it is "call"
----@field zap_mechanism? "PLAIN"|"NULL"  sent inside every message, with the dialects gate01 and gate02
----@field zap_credentials? string[]  { user, password } for PLAIN
+---@field zap_mechanism? "CURVE"|"PLAIN"|"NULL"  of the connection; PLAIN is sent inside every message with the dialects
+---gate01 and gate02
+---@field zap_credentials? table  PLAIN: { user, password }; CURVE: { public =, secret =, server = }, or as paths of
+---files { key =, server = }
 local known = {
   broker = "string", credit = "integer", heartbeat = "number", liveness = "integer", reconnect = "number",
   reconnect_max = "number", stream_idle = "number", traceback = "boolean", dialect = "string",
@@ -48,9 +50,10 @@ local known = {
 local Worker = interface.class "Worker"
 
 -- Kinds of events, as in src/engine/worker.h.
-local REQUEST, CANCEL, CREDIT, UP, DOWN, REFUSED, DRAINED = 1, 2, 3, 4, 5, 6, 7
+local REQUEST, CANCEL, CREDIT, UP, DOWN, REFUSED, DRAINED, BARRED = 1, 2, 3, 4, 5, 6, 7, 8
 
 local BURST = 128 -- items of one stream before others have their turn
+local COMPLAIN = 10 -- seconds between complaints about a broker that does not let the worker in
 
 -- The registration of an object: everything that is not for the methods to see.
 local STATE = {}
@@ -207,6 +210,7 @@ end
 
 on[UP] = function(self)
   self.up:resolve(true)
+  self.complained = nil
   core.log(20, "gaterpc.worker", ("%s is registered at %s"):format(self.service, self.address))
 end
 
@@ -223,6 +227,17 @@ end
 
 on[DRAINED] = function(self)
   self:close()
+end
+
+-- The connection was refused, which is tried again: the right key may be added to the broker's.
+on[BARRED] = function(self, code, text)
+  local err = errors.new(code, ("worker of %s: the broker at %s %s"):format(self.service, self.address, text))
+  local up, now = self.up, core.now()
+  self.up = task.promise()
+  up:reject(err)
+  if self.complained and now - self.complained < COMPLAIN then return end
+  self.complained = now
+  core.log(40, "gaterpc.worker", err.message)
 end
 
 function registration:on_ready()
@@ -256,6 +271,8 @@ function M.register(fields, given)
     address = given.address, service = self.service, about = about, credit = given.credit,
     heartbeat_ms = to_ms(given.heartbeat), liveness = given.liveness, method = given.method,
     dialect = given.dialect, mechanism = given.mechanism, user = given.user, password = given.password,
+    secure = given.secure, secure_user = given.secure_user, secure_password = given.secure_password,
+    public_key = given.public_key, secret_key = given.secret_key, server_key = given.server_key,
     idle_ms = to_ms(given.stream_idle),
     reconnect_ms = to_ms(given.reconnect),
     reconnect_max_ms = to_ms(given.reconnect_max),
@@ -314,6 +331,7 @@ function registration:close(err)
   engine:close()
   self.failure = err
   if err then core.log(40, "gaterpc.worker", tostring(err)) end
+  self.up:reject(err or errors.new("UNAVAILABLE", "the worker was closed"))
   self.stopped:resolve(err)
   core.want_turn()
 end
@@ -420,7 +438,8 @@ end
 ---@async
 ---@param timeout? number  seconds; default Settings.CONNECT_TIMEOUT
 ---@return gaterpc.Worker? self
----@return gaterpc.Error? err  DEADLINE_EXCEEDED
+---@return gaterpc.Error? err  DEADLINE_EXCEEDED; UNAUTHENTICATED or PERMISSION_DENIED when the broker does not want it;
+---UNAVAILABLE when it was closed, or the broker cannot authenticate anybody now
 function Worker:wait_ready(timeout)
   local made = self[STATE].registration
   if not made then error("the worker was not started", 2) end

@@ -437,6 +437,7 @@ f_get_result(lua_State *L) /* engine.get_result(payload) -> result, exception | 
 struct broker_box {
     gr_broker *engine;
     gr_msg *last; /* what next_out() gave, until it is known whether it could be sent */
+    char user[64], address[64]; /* of connections that are made from now on */
 };
 
 static struct broker_box *check_broker(lua_State *L)
@@ -485,8 +486,12 @@ static int broker_receive(lua_State *L)
     enum gr_via via = check_via(L, 2);
     gr_msg *msg = check_msg(L, 3, lua_gettop(L));
     gr_peer *peer = gr_broker_find_peer(box->engine, via, msg);
-    if (peer == NULL)
+    if (peer == NULL) {
         peer = gr_broker_add_peer(box->engine, via, msg, now_ms);
+        if (peer != NULL)
+            gr_broker_set_user(box->engine, peer, gr_slice_str(box->user),
+                               gr_slice_str(box->address));
+    }
     if (peer != NULL)
         gr_broker_receive(box->engine, peer, &msg, now_ms);
     bool leaked = peer != NULL && msg != NULL;
@@ -575,10 +580,82 @@ static int broker_open_calls(lua_State *L)
     return 1;
 }
 
-static int broker_add_user(lua_State *L) /* broker:add_user(name, password) -> true | nil, code */
+static int broker_secure(lua_State *L) /* broker:secure() */
+{
+    gr_broker_secure(check_broker(L)->engine);
+    return 0;
+}
+
+static int broker_set_user(lua_State *L)
+/* broker:set_user(user, address): whose connections are made from now on; nil, nil: nobody's */
 {
     struct broker_box *box = check_broker(L);
-    return done(L, gr_broker_add_user(box->engine, check_slice(L, 2), check_slice(L, 3)));
+    snprintf(box->user, sizeof(box->user), "%s", luaL_optstring(L, 2, ""));
+    snprintf(box->address, sizeof(box->address), "%s", luaL_optstring(L, 3, ""));
+    return 0;
+}
+
+static int broker_question(lua_State *L)
+/* broker:question() -> number, mechanism, user, password, address | nothing */
+{
+    gr_broker_question question;
+    if (!gr_broker_next_question(check_broker(L)->engine, &question))
+        return 0;
+    const gr_slice texts[] = {question.credentials.mechanism, question.credentials.user,
+                              question.credentials.password, question.address};
+    lua_pushinteger(L, (lua_Integer)question.number);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        lua_pushlstring(L, texts[i].len > 0 ? (const char *)texts[i].data : "", texts[i].len);
+    return 5;
+}
+
+static int broker_answer(lua_State *L) /* broker:answer(number, "no" | "yes" | "unclear") */
+{
+    static const char *const verdicts[] = {"no", "yes", "unclear", NULL};
+    gr_broker_answer(check_broker(L)->engine, (uint64_t)luaL_checkinteger(L, 2),
+                     (enum gr_verdict)luaL_checkoption(L, 3, NULL, verdicts), now_ms);
+    return 0;
+}
+
+static int broker_set_policy(lua_State *L) /* broker:set_policy({ name, ... } or nil) */
+{
+    struct broker_box *box = check_broker(L);
+    gr_policy *policy = NULL;
+    lua_settop(L, 2);
+    if (!lua_isnil(L, 2) && gr_policy_new(&policy) == 0)
+        for (lua_Integer i = 1; lua_rawgeti(L, 2, i) == LUA_TSTRING; i++)
+            gr_policy_add_user(policy, check_slice(L, -1), gr_slice_str("x"));
+    gr_broker_set_policy(box->engine, &policy, now_ms);
+    return 0;
+}
+
+static int
+broker_set_access(lua_State *L) /* broker:set_access({ { user, action, what }, ... } or nil) */
+{
+    struct broker_box *box = check_broker(L);
+    gr_access *access = NULL;
+    lua_settop(L, 2);
+    if (!lua_isnil(L, 2) && gr_access_new(&access) == 0) {
+        for (lua_Integer i = 1; lua_rawgeti(L, 2, i) == LUA_TTABLE; i++) {
+            lua_rawgeti(L, 3, 1);
+            lua_rawgeti(L, 3, 2);
+            lua_rawgeti(L, 3, 3);
+            bool registers = strcmp(luaL_checkstring(L, 5), "register") == 0;
+            gr_access_allow(access, check_slice(L, 4), registers ? GR_MAY_REGISTER : GR_MAY_CALL,
+                            check_slice(L, 6));
+            lua_settop(L, 2);
+        }
+    }
+    gr_broker_set_access(box->engine, &access, now_ms);
+    return 0;
+}
+
+static int broker_refusal(lua_State *L) /* broker:refusal() -> text: the last one refused */
+{
+    char text[300];
+    gr_broker_last_refused(check_broker(L)->engine, text, sizeof(text));
+    lua_pushstring(L, text);
+    return 1;
 }
 
 static int broker_fault(lua_State *L) /* broker:fault() -> text: the last malformed message */
@@ -599,6 +676,8 @@ static int broker_stats(lua_State *L) /* broker:stats() -> the fields of gr_brok
     set_integer(L, "items", stats.items);
     set_integer(L, "late", stats.late);
     set_integer(L, "refused", stats.refused);
+    set_integer(L, "denied", stats.denied);
+    set_integer(L, "forged", stats.forged);
     set_integer(L, "cut", stats.cut);
     set_integer(L, "malformed", stats.malformed);
     set_integer(L, "redispatch", stats.redispatch);
@@ -663,6 +742,13 @@ static int m_disconnected(lua_State *L)
 {
     struct box *box = check_either(L);
     box->ops->disconnected(box->engine.any, now_ms);
+    return 0;
+}
+
+static int m_refused(lua_State *L) /* it:refused(code) */
+{
+    struct box *box = check_either(L);
+    box->ops->refused(box->engine.any, gr_err_of_code(luaL_checkstring(L, 2)), "says no", now_ms);
     return 0;
 }
 
@@ -881,7 +967,7 @@ static int worker_next_event(lua_State *L) /* worker:next_event() -> {type =, ..
         [GR_WORKER_REQUEST] = "REQUEST", [GR_WORKER_CANCEL] = "CANCEL",
         [GR_WORKER_CREDIT] = "CREDIT",   [GR_WORKER_UP] = "UP",
         [GR_WORKER_DOWN] = "DOWN",       [GR_WORKER_REFUSED] = "REFUSED",
-        [GR_WORKER_DRAINED] = "DRAINED",
+        [GR_WORKER_DRAINED] = "DRAINED", [GR_WORKER_BARRED] = "BARRED",
     };
     struct box *box = check_open(L, luaL_checkudata(L, 1, WORKER));
     gr_worker_event event;
@@ -900,6 +986,8 @@ static int worker_next_event(lua_State *L) /* worker:next_event() -> {type =, ..
     set_integer(L, "id", event.id);
     set_integer(L, "deadline_ms", event.deadline_ms);
     set_integer(L, "split", event.split);
+    lua_pushstring(L, event.text);
+    lua_setfield(L, -2, "text");
     set_slice(L, "method", event.method);
     set_message(L, box, event.payload);
     return 1;
@@ -1026,6 +1114,8 @@ static int client_next_event(lua_State *L) /* client:next_event() -> {type =, ..
     set_integer(L, "count", event.count);
     lua_pushstring(L, event.text);
     lua_setfield(L, -2, "text");
+    lua_pushboolean(L, event.refused);
+    lua_setfield(L, -2, "refused");
     set_message(L, box, event.payload);
     return 1;
 }
@@ -1088,13 +1178,17 @@ int luaopen_engine(lua_State *L)
         {"local_gone", broker_local_gone}, {"tick", broker_tick},
         {"next_due", broker_next_due},     {"drain", broker_drain},
         {"leave", broker_leave},           {"open_calls", broker_open_calls},
-        {"stats", broker_stats},           {"add_user", broker_add_user},
+        {"stats", broker_stats},           {"secure", broker_secure},
+        {"set_user", broker_set_user},     {"question", broker_question},
+        {"answer", broker_answer},         {"set_policy", broker_set_policy},
+        {"set_access", broker_set_access}, {"refusal", broker_refusal},
         {"fault", broker_fault},           {NULL, NULL},
     };
     static const luaL_Reg either[] = {
         {"routing_id", m_routing_id},
         {"connected", m_connected},
         {"disconnected", m_disconnected},
+        {"refused", m_refused},
         {"receive", m_receive},
         {"tick", m_tick},
         {"next_due", m_next_due},

@@ -32,6 +32,24 @@ function world:peer(via, dialect, id)
   return made
 end
 
+---From now on peers must say who they are, and somebody decides about what is inside messages: `users` are
+---passwords by name.
+function world:secure(users)
+  self.broker:secure()
+  self.users, self.asked = users, {}
+end
+
+---Answers the broker's questions.
+function world:judge()
+  local number, mechanism, user, password = self.broker:question()
+  while number do
+    table.insert(self.asked, user)
+    local right = mechanism == "PLAIN" and self.users[user] == password and password ~= nil
+    self.broker:answer(number, right and "yes" or "no")
+    number, mechanism, user, password = self.broker:question()
+  end
+end
+
 ---A client of the dialect.
 function world:client(dialect, id)
   return self:peer("front", dialect, id)
@@ -75,7 +93,9 @@ function peer:leg(to_broker)
 end
 
 function peer:send(...)
-  return self.world.broker:receive(self.via, self.id, ...)
+  local taken = self.world.broker:receive(self.via, self.id, ...)
+  if self.world.users then self.world:judge() end
+  return taken
 end
 
 function peer:say(envelope)

@@ -209,6 +209,7 @@ describe("settings of a host", function()
       local make = {
         Client = gaterpc.Client, Majordomo = gaterpc.Majordomo,
         ThreadPoolExecutor = gaterpc.ThreadPoolExecutor, ProcessPoolExecutor = gaterpc.ProcessPoolExecutor,
+        ZAPService = gaterpc.ZAPService,
         create_worker = function(given) return gaterpc.Service { name = "S" }:create_worker(gaterpc.Worker, given) end,
       }
       local count = 0
@@ -304,23 +305,27 @@ describe("a setting of a host", function()
     local with = { env = { GATERPC_ZMQ_CONTEXT_IPV6 = "1" } }
     local script = [[
       local gaterpc = require "gaterpc"
-      local broker = gaterpc.Majordomo { frontend = "tcp://[::1]:*", backend = "tcp://[::1]:*" }
+      local broker = gaterpc.Majordomo { backend = "tcp://[::1]:*" }
+      local front, ipv4 = broker:bind "tcp://[::1]:*", broker:bind "tcp://127.0.0.1:*"
       broker:start()
-      print(broker:addresses())
+      print(ipv4, front, select(2, broker:addresses()))
       broker:run()]]
     local host = process.host(script)
     assert.equal(1, host:wait_exit())
     has(host.err, "cannot bind 'tcp://[::1]:*'")
-    local front, back = process.host(script, with):wait_line "^(tcp://%[::1%]:%d+)\t(tcp://%[::1%]:%d+)$"
+    local ipv4, front, back = process.host(script, with):wait_line
+      "^(tcp://127%.0%.0%.1:%d+)\t(tcp://%[::1%]:%d+)\t(tcp://%[::1%]:%d+)$"
     local call = ([[
       local gaterpc = require "gaterpc"
       local worker = gaterpc.Service { name = "S" }:create_worker(gaterpc.Worker, { broker = %q }):start()
       print(worker:wait_ready(2) ~= nil)
-      print(gaterpc.Client { broker = %q, connect_timeout = 1 }:try("Gate", "get_services"))
-      os.exit(0, true)]]):format(back, front)
+      for _, front in ipairs { %q, %q } do
+        print(type(gaterpc.Client { broker = front, connect_timeout = 1 }:try("Gate", "get_services")))
+      end
+      os.exit(0, true)]]):format(back, front, ipv4)
     host = process.host(call, with)
     assert.equal(0, host:wait_exit(), host.err)
-    has(host.out, "true\ntable")
+    assert.equal("true\ntable\ntable\n", host.out)
   end)
 
   -- A client is stopped before its answers come, 80 MiB. Those that its broker cannot put into ZeroMQ are more

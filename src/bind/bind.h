@@ -27,9 +27,13 @@ void gr_bind_client(lua_State *L);
 void gr_bind_worker(lua_State *L);
 void gr_bind_majordomo(lua_State *L);
 void gr_bind_codec(lua_State *L);
+void gr_bind_curve(lua_State *L);
 void gr_bind_repl(lua_State *L);
 void gr_bind_executor(lua_State *L);
+void gr_bind_zap(lua_State *L);
 void gr_bind_log(lua_State *L); /* for any lua_State of the process, in any thread */
+
+enum { GR_BIND_KEY_LEN = 40 }; /* a key of CURVE in Z85 */
 
 /* Returns nil, code, text to Lua. text NULL: the error's own. [-0, +3] */
 int gr_bind_fail(lua_State *L, int err, const char *text);

@@ -218,6 +218,17 @@ static int push_failed(lua_State *L, uint64_t id, int status, gr_slice exception
     return 3 + pushed;
 }
 
+static int push_barred(lua_State *L, struct box *box, const gr_client_event *event)
+/* "failed", id, code, class, message */
+{
+    lua_pushinteger(L, GR_CLIENT_FAILED);
+    lua_pushinteger(L, (lua_Integer)event->id);
+    lua_pushstring(L, gr_err_code(event->status));
+    lua_pushvalue(L, -1);
+    lua_pushfstring(L, "the broker at %s %s", gr_endpoint_address(box->endpoint), event->text);
+    return 5;
+}
+
 static bool is_nil(gr_slice value)
 {
     return value.len == 0 || (value.len == 1 && value.data[0] == 0xc0);
@@ -269,6 +280,8 @@ static int push_event(lua_State *L, struct box *box, const gr_client_event *even
     case GR_CLIENT_FAILED:
         if (event->msg != NULL && gr_wire_get_result(event->payload, &result, &exception) < 0)
             exception = gr_slice_of(NULL, 0);
+        if (event->refused)
+            return push_barred(L, box, event);
         return push_failed(L, event->id, event->status, exception, event->text);
     case GR_CLIENT_ITEM:
     case GR_CLIENT_END: /* kind, id, items, count, bytes */

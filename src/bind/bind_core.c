@@ -111,8 +111,10 @@ static int open_core(lua_State *L)
     gr_bind_worker(L);
     gr_bind_majordomo(L);
     gr_bind_codec(L);
+    gr_bind_curve(L);
     gr_bind_repl(L);
     gr_bind_executor(L);
+    gr_bind_zap(L);
     gr_bind_log(L);
     return 1;
 }

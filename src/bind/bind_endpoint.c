@@ -1,5 +1,8 @@
 #include "bind/bind_endpoint.h"
 
+#include <string.h>
+
+#include "base/err.h"
 #include "bind/bind.h"
 #include "engine/pulse.h"
 #include "host/state.h"
@@ -49,19 +52,49 @@ void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out)
         out->heartbeat_ms = out->foreign.dialect->beat_ms;
 }
 
+/* [-0, +0] */
+static bool read_key(lua_State *L, const char *name, uint8_t key[GR_CURVE_KEY_LEN])
+{
+    const char *text = gr_bind_opt_string(L, 1, name, "");
+    return strlen(text) == GR_BIND_KEY_LEN && zmq_z85_decode(key, text) != NULL;
+}
+
+/* Returns 0 or GR_EINVAL. What is written to out is to be wiped in any case. */
+static int read_security(lua_State *L, gr_sock_security *out)
+{
+    const char *mechanism = gr_bind_opt_string(L, 1, "secure", "NULL");
+    if (strcmp(mechanism, "PLAIN") == 0) {
+        out->mechanism = GR_MECHANISM_PLAIN;
+        out->user = gr_bind_opt_string(L, 1, "secure_user", NULL);
+        out->password = gr_bind_opt_string(L, 1, "secure_password", NULL);
+    } else if (strcmp(mechanism, "CURVE") == 0) {
+        out->mechanism = GR_MECHANISM_CURVE;
+        bool is_whole = read_key(L, "public_key", out->public_key);
+        is_whole = read_key(L, "secret_key", out->secret_key) && is_whole;
+        return read_key(L, "server_key", out->server_key) && is_whole ? 0 : GR_EINVAL;
+    }
+    return 0;
+}
+
 int gr_bind_endpoint_open(lua_State *L, gr_endpoint **out, const gr_bind_options *options,
                           const gr_engine_ops *ops, void *engine, void *box)
 {
     gr_state *state = gr_state_of(L);
+    gr_sock_security security = {.mechanism = GR_MECHANISM_NULL};
     gr_endpoint_options endpoint = {
         .ctx = state->ctx,
         .address = options->address,
         .sock = options->sock,
+        .security = &security,
         .by_socket = !options->foreign.dialect->is_ours,
         .heartbeat_ms = options->heartbeat_ms,
         .ops = ops,
         .engine = engine,
         .owner = box,
     };
-    return gr_endpoint_new(out, state->loop, &endpoint);
+    int rc = read_security(L, &security);
+    if (rc == 0)
+        rc = gr_endpoint_new(out, state->loop, &endpoint);
+    explicit_bzero(&security, sizeof(security));
+    return rc;
 }

@@ -26,7 +26,9 @@ typedef struct gr_bind_options {
  * Raises when one is of the wrong type. */
 void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out);
 
-/* Joins an engine to its endpoint. Returns as gr_endpoint_new(). */
+/* Joins an engine to its endpoint. Reads also how the connection is secured from the table at index
+ * 1: secure ("PLAIN", "CURVE" or nothing), secure_user and secure_password, or public_key,
+ * secret_key and server_key in Z85. Returns as gr_endpoint_new(). */
 int gr_bind_endpoint_open(lua_State *L, gr_endpoint **out, const gr_bind_options *options,
                           const gr_engine_ops *ops, void *engine, void *box);
 

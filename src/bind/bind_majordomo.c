@@ -1,8 +1,10 @@
 /* bind_majordomo.c - the broker for Lua: core.majordomo{...} -> majordomo. */
+#include <sodium.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
-#include "bind/bind.h"
+#include "bind/bind_zap.h"
 #include "host/state.h"
 #include "net/majordomo.h"
 
@@ -100,6 +102,8 @@ f_majordomo(lua_State *L) /* core.majordomo(options, owner) -> majordomo | nil, 
                 .gate01_ms = (uint32_t)gr_bind_opt_integer(L, 1, "gate01_ms", 0),
                 .gate02_ms = (uint32_t)gr_bind_opt_integer(L, 1, "gate02_ms", 0),
                 .mdp_ms = (uint32_t)gr_bind_opt_integer(L, 1, "mdp_ms", 0),
+                .ask_ms = (uint32_t)gr_bind_opt_integer(L, 1, "ask_ms", 0),
+                .remember_ms = (uint32_t)gr_bind_opt_integer(L, 1, "remember_ms", 0),
             },
     };
     struct box *box = lua_newuserdatauv(L, sizeof(*box), 1);
@@ -112,30 +116,109 @@ f_majordomo(lua_State *L) /* core.majordomo(options, owner) -> majordomo | nil, 
     return rc < 0 ? gr_bind_fail(L, rc, NULL) : 1;
 }
 
-static int
-m_bind(lua_State *L) /* majordomo:bind("front" | "back", address) -> address | nil, code, text */
+/* Field `name` of the table at index as bytes of a key in Z85; it must be one. */
+static void get_key(lua_State *L, int index, const char *name, uint8_t out[GR_CURVE_KEY_LEN])
+{
+    char z85[41];
+    const char *text = gr_bind_opt_string(L, index, name, "");
+    luaL_argcheck(L, strlen(text) == sizeof(z85) - 1, index, "a CURVE key has 40 characters");
+    memcpy(z85, text, sizeof(z85));
+    luaL_argcheck(L, zmq_z85_decode(out, z85) != NULL, index, "a CURVE key is Z85 text");
+    sodium_memzero(z85, sizeof(z85));
+}
+
+/* { mechanism =, domain =, public =, secret = } */
+static void get_security(lua_State *L, int index, gr_sock_security *out)
+{
+    const char *mechanism = gr_bind_opt_string(L, index, "mechanism", "NULL");
+    *out =
+        (gr_sock_security){.server = true, .domain = gr_bind_opt_string(L, index, "domain", NULL)};
+    if (strcmp(mechanism, "PLAIN") == 0)
+        out->mechanism = GR_MECHANISM_PLAIN;
+    if (strcmp(mechanism, "CURVE") != 0)
+        return;
+    out->mechanism = GR_MECHANISM_CURVE;
+    get_key(L, index, "public", out->public_key);
+    get_key(L, index, "secret", out->secret_key);
+}
+
+static int m_bind(lua_State *L)
+/* majordomo:bind("front" | "back", address, security) -> address | nil, code, text */
 {
     static const char *const sides[] = {"front", "back", NULL};
     struct box *box = check_open(L);
     enum gr_via side = luaL_checkoption(L, 2, NULL, sides) == 0 ? GR_VIA_FRONT : GR_VIA_BACK;
     const char *address = luaL_checkstring(L, 3);
+    gr_sock_security security;
     char bound[512];
-    int rc = gr_majordomo_bind(box->majordomo, side, address, bound, sizeof(bound));
+    luaL_checktype(L, 4, LUA_TTABLE);
+    get_security(L, 4, &security);
+    int rc = gr_majordomo_bind(box->majordomo, side, address, &security, bound, sizeof(bound));
+    sodium_memzero(&security, sizeof(security));
     if (rc < 0)
         return gr_bind_fail(L, rc, NULL);
     lua_pushstring(L, bound);
     return 1;
 }
 
-static int m_add_user(lua_State *L)
-/* majordomo:add_user(name, password) -> true | nil, code, text; before the start */
+static int m_secure(lua_State *L)
+/* majordomo:secure(domain, handover) -> true | nil, code, text; before binding */
 {
     struct box *box = check_open(L);
-    gr_slice name = gr_bind_check_slice(L, 2), password = gr_bind_check_slice(L, 3);
-    luaL_argcheck(L, !box->running, 1, "the broker runs already");
-    int rc = gr_majordomo_add_user(box->majordomo, name, password);
+    int rc = gr_majordomo_secure(box->majordomo, luaL_checkstring(L, 2), lua_toboolean(L, 3));
     if (rc < 0)
-        return gr_bind_fail(L, rc, "names and passwords have 1 to 255 bytes");
+        return gr_bind_fail(L, rc, NULL);
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+static int m_set_policy(lua_State *L) /* majordomo:set_policy(policy or nil) */
+{
+    struct box *box = check_open(L);
+    gr_policy *policy = gr_bind_hold_policy(L, 2);
+    gr_majordomo_set_policy(box->majordomo, &policy);
+    return 0;
+}
+
+static int add_permissions(lua_State *L, gr_access *access)
+{
+    static const char *const actions[] = {"register", "call", NULL};
+    int rc = 0;
+    for (lua_Integer i = 1; rc == 0 && lua_rawgeti(L, 2, i) == LUA_TTABLE; i++) {
+        lua_rawgeti(L, -1, 1);
+        lua_rawgeti(L, -2, 2);
+        lua_rawgeti(L, -3, 3);
+        const char *action = lua_tostring(L, -2);
+        rc = action == NULL || lua_type(L, -3) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING
+                 ? GR_EINVAL
+                 : gr_access_allow(access, gr_bind_check_slice(L, -3),
+                                   strcmp(action, actions[0]) == 0 ? GR_MAY_REGISTER : GR_MAY_CALL,
+                                   gr_bind_check_slice(L, -1));
+        lua_settop(L, 2);
+    }
+    return rc;
+}
+
+static int m_set_access(lua_State *L)
+/* majordomo:set_access({ { user, "register" | "call", what }, ... } or nil) -> true | nil, code,
+ * text
+ */
+{
+    struct box *box = check_open(L);
+    gr_access *access = NULL;
+    int rc = 0;
+    lua_settop(L, 2);
+    if (!lua_isnil(L, 2)) {
+        luaL_checktype(L, 2, LUA_TTABLE);
+        rc = gr_access_new(&access);
+        if (rc == 0)
+            rc = add_permissions(L, access);
+    }
+    if (rc < 0) {
+        gr_access_destroy(&access);
+        return gr_bind_fail(L, rc, NULL);
+    }
+    gr_majordomo_set_access(box->majordomo, &access);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -196,9 +279,11 @@ static int m_stats(lua_State *L) /* majordomo:stats() -> table of counters */
         {"calls", stats.calls},
         {"waiting", stats.waiting},
         {"refused", stats.refused},
+        {"denied", stats.denied},
+        {"forged", stats.forged},
         {"cut", stats.cut},
     };
-    lua_createtable(L, 0, 15);
+    lua_createtable(L, 0, 17);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         lua_pushinteger(L, (lua_Integer)fields[i].value);
         lua_setfield(L, -2, fields[i].name);
@@ -209,8 +294,15 @@ static int m_stats(lua_State *L) /* majordomo:stats() -> table of counters */
 void gr_bind_majordomo(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"bind", m_bind},   {"add_user", m_add_user}, {"start", m_start}, {"drain", m_drain},
-        {"stats", m_stats}, {"close", m_close},       {NULL, NULL},
+        {"bind", m_bind},
+        {"secure", m_secure},
+        {"set_policy", m_set_policy},
+        {"set_access", m_set_access},
+        {"start", m_start},
+        {"drain", m_drain},
+        {"stats", m_stats},
+        {"close", m_close},
+        {NULL, NULL},
     };
     gr_bind_class(L, MAJORDOMO, methods, m_close);
     lua_pushcfunction(L, f_majordomo);

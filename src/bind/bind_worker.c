@@ -301,6 +301,11 @@ static int push_event(lua_State *L, struct box *box, const gr_worker_event *even
         return 2;
     case GR_WORKER_REFUSED:
         return push_refused(L, event);
+    case GR_WORKER_BARRED: /* kind, code, text */
+        lua_pushinteger(L, event->type);
+        lua_pushstring(L, gr_err_code(event->status));
+        lua_pushstring(L, event->text);
+        return 3;
     default:
         lua_pushinteger(L, event->type);
         return 1;

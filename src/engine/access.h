@@ -1,25 +1,32 @@
-/* access.h - who may come in with credentials inside messages: users and their passwords.
+/* access.h - who may do what: which user may register which service, and call what.
  *
- * As long as no user was added, everybody may. Comparing takes the same time whatever is wrong. A
- * zeroed table is an empty one. Not thread-safe. */
+ * A list of permissions; what is not in it is denied. In patterns `*` stands for any bytes, also
+ * none. The user pattern `*` means everybody who has a name; "anonymous" are those who have none.
+ * Services are registered by their names; what is called is "service.method", so functions of the
+ * broker itself are "Gate.get_services". Answers are remembered, because every request asks. Not
+ * thread-safe; a list belongs to one owner. */
 #ifndef GR_ACCESS_H
 #define GR_ACCESS_H
 
 #include <stdbool.h>
 
-#include "wire/wire.h"
+#include "base/buf.h"
 
-typedef struct gr_access {
-    struct gr_access_user *users; /* a uthash table */
-} gr_access;
+typedef struct gr_access gr_access;
 
-/* Adds a user, or gives it another password. Returns 0, GR_EINVAL (one that is empty or above 255
- * bytes) or GR_ENOMEM. */
-int gr_access_add(gr_access *self, gr_slice user, gr_slice password);
+enum gr_action { GR_MAY_REGISTER, GR_MAY_CALL };
 
-/* True when these credentials are good enough. */
-bool gr_access_allows(const gr_access *self, const gr_credentials *credentials);
+enum { GR_ACCESS_PATTERN_MAX = 512 }; /* bytes of a pattern */
 
-void gr_access_clear(gr_access *self);
+/* A list that allows nothing. Returns 0 or GR_ENOMEM. */
+int gr_access_new(gr_access **out);
+void gr_access_destroy(gr_access **self);
+
+/* Adds a permission. Returns 0, GR_EINVAL (a pattern that is empty or too long) or GR_ENOMEM. */
+int gr_access_allow(gr_access *self, gr_slice user, enum gr_action action, gr_slice what);
+
+/* user: "" for none. method: "" to register a service. Names that are too long are denied. */
+bool gr_access_may(gr_access *self, gr_slice user, enum gr_action action, gr_slice service,
+                   gr_slice method);
 
 #endif

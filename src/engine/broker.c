@@ -9,6 +9,8 @@ enum {
     MAX_SERVICES = 10000,
     MAX_PEERS = 100000,
     MAX_CALLS = 65536,
+    ASK_MS = 6000, /* a service elsewhere has 5 s */
+    REMEMBER_MS = 60 * 1000,
     IDLE_MS = 660 * 1000, /* above the worker's own limit, which knows more */
     CALL_MS = 59 * 1000,
     SILENT_MS = 60 * 1000, /* a gate01 or gate02 client beats more often */
@@ -37,6 +39,8 @@ int gr_broker_new(gr_broker **out, const gr_broker_options *options)
     set_default(&self->options.gate01_ms, gr_dialect_gate01.beat_ms);
     set_default(&self->options.gate02_ms, gr_dialect_gate02.beat_ms);
     set_default(&self->options.mdp_ms, gr_dialect_mdp.beat_ms);
+    set_default(&self->options.ask_ms, ASK_MS);
+    set_default(&self->options.remember_ms, REMEMBER_MS);
     if (self->options.queue_bytes == 0)
         self->options.queue_bytes = QUEUE_BYTES;
     if (self->options.backlog_bytes == 0)
@@ -58,14 +62,9 @@ void gr_broker_destroy(gr_broker **broker)
     gr_heap_clear(&self->peer_heap);
     gr_heap_clear(&self->call_heap);
     gr_buf_clear(&self->scratch);
-    gr_access_clear(&self->access);
+    gr_broker_free_auth(self);
     free(self);
     *broker = NULL;
-}
-
-int gr_broker_add_user(gr_broker *self, gr_slice user, gr_slice password)
-{
-    return gr_access_add(&self->access, user, password);
 }
 
 /* --- receiving --------------------------------------------------------------------------- */
@@ -113,16 +112,6 @@ static void expect_beats(gr_broker *self, gr_peer *peer, const gr_envelope *gree
         peer->pulse.beat_ms = beat_ms;
 }
 
-static void refuse_worker(gr_broker *self, gr_peer *peer, int error, const char *why,
-                          int64_t now_ms)
-{
-    gr_envelope about = {0};
-    if (peer->dialect->is_ours)
-        gr_broker_send_error(self, peer, &about, error, gr_slice_str(why), now_ms);
-    else
-        gr_broker_send_empty(self, peer, GR_BYE, 0, now_ms); /* they have no word for why */
-}
-
 static void on_ready(gr_broker *self, gr_peer *peer, const gr_envelope *ready, int64_t now_ms)
 {
     if (self->draining)
@@ -136,11 +125,16 @@ static void on_ready(gr_broker *self, gr_peer *peer, const gr_envelope *ready, i
             return;
         }
     }
+    if (!gr_broker_may_register(self, peer, ready->service)) {
+        gr_broker_turn_away(self, peer, ready, GR_EDENIED,
+                            "this user may not register this service", now_ms);
+        return;
+    }
     expect_beats(self, peer, ready);
     const char *why = NULL;
     int rc = gr_broker_register(self, peer, ready, &why);
     if (rc < 0) {
-        refuse_worker(self, peer, rc, why != NULL ? why : gr_err_text(rc), now_ms);
+        gr_broker_turn_away(self, peer, ready, rc, why != NULL ? why : gr_err_text(rc), now_ms);
         return;
     }
     peer->pulse.sent_ms = now_ms;
@@ -256,20 +250,35 @@ static void number(gr_peer *peer, gr_envelope *envelope)
         envelope->id = 1;
 }
 
-static bool is_allowed(gr_broker *self, gr_peer *peer, const gr_envelope *envelope, int64_t now_ms)
+/* True when the peer is who it says. Takes *msg when that is not clear yet. */
+static bool is_identified(gr_broker *self, gr_peer *peer, const gr_envelope *envelope, gr_msg **msg,
+                          int64_t now_ms)
 {
-    if (peer->dialect->is_ours || gr_access_allows(&self->access, &envelope->credentials))
+    switch (gr_broker_identify(self, peer, envelope, now_ms)) {
+    case KNOWN:
         return true;
-    self->stats.refused++;
-    if (gr_broker_is_at_back(peer)) {
-        gr_broker_send_empty(self, peer, GR_BYE, 0, now_ms);
-        if (peer->role == WORKER)
-            gr_broker_unregister(self, peer, now_ms);
-        peer->role = NEW;
-    } else if (envelope->type == GR_REQUEST) {
-        gr_broker_send_error(self, peer, envelope, GR_EUNAUTHENTICATED,
-                             gr_slice_str("user or password are wrong, or missing"), now_ms);
+    case WAITING:
+        gr_broker_hold(self, peer, msg, now_ms);
+        return false;
+    case FORGER: /* nothing is said: the answer would go to the one whose name it is */
+        self->stats.forged++;
+        return false;
+    case UNSURE:
+        self->stats.refused++;
+        gr_broker_turn_away(self, peer, envelope, GR_EUNAVAILABLE,
+                            "nobody could check who this is: the ZAP service does not answer",
+                            now_ms);
+        return false;
+    case STRANGER:
+        break;
     }
+    self->stats.refused++;
+    gr_broker_turn_away(self, peer, envelope, GR_EUNAUTHENTICATED,
+                        peer->dialect->is_ours
+                            ? "this broker wants to know who calls: give zap_mechanism and "
+                              "zap_credentials, at an address that asks for them"
+                            : "user or password are wrong, or missing",
+                        now_ms);
     return false;
 }
 
@@ -278,7 +287,7 @@ static void handle(gr_broker *self, gr_peer *peer, gr_envelope *envelope, gr_msg
 {
     if (!peer->dialect->is_ours && envelope->type == GR_REQUEST)
         number(peer, envelope);
-    if (!is_allowed(self, peer, envelope, now_ms))
+    if (!is_identified(self, peer, envelope, msg, now_ms))
         return;
     if (envelope->type == GR_HEARTBEAT && peer->role == NEW)
         gr_broker_send_empty(self, peer, GR_BYE, 0,
@@ -295,6 +304,10 @@ void gr_broker_receive(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now
 {
     enum { KEEP_SCRATCH = 64 * 1024 };
     gr_envelope envelope;
+    if (peer->question != NULL) {
+        gr_broker_hold(self, peer, msg, now_ms);
+        return;
+    }
     if (parse(self, peer, *msg, &envelope) < 0) {
         note_malformed(self, peer, envelope.why);
         if (peer->role == NEW)
@@ -333,6 +346,7 @@ void gr_broker_tick(gr_broker *self, int64_t now_ms)
     if (self->retry_ms <= now_ms && self->outs.len == 0)
         gr_broker_retry_stalled(
             self, now_ms); /* first: there may be something else to say at every tick */
+    gr_broker_expire_questions(self, now_ms);
     gr_broker_expire_calls(self, now_ms);
     check_peers(self, now_ms);
 }
@@ -340,6 +354,9 @@ void gr_broker_tick(gr_broker *self, int64_t now_ms)
 int64_t gr_broker_next_due(const gr_broker *self)
 {
     int64_t due_ms = self->retry_ms;
+    int64_t question_ms = gr_broker_next_question_due(self);
+    if (question_ms < due_ms)
+        due_ms = question_ms;
     const gr_due *call = gr_heap_first(&self->call_heap);
     if (call != NULL && call->at_ms < due_ms)
         due_ms = call->at_ms;

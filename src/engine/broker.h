@@ -8,6 +8,8 @@
 #ifndef GR_BROKER_H
 #define GR_BROKER_H
 
+#include "engine/access.h"
+#include "engine/policy.h"
 #include "wire/wire.h"
 
 typedef struct gr_broker gr_broker;
@@ -40,6 +42,9 @@ typedef struct gr_broker_options {
     uint32_t gate01_ms; /* how often their workers beat, or wait for a beat; 0: 3000 */
     uint32_t gate02_ms; /* 0: 5000 */
     uint32_t mdp_ms;    /* 0: 2500 */
+
+    uint32_t ask_ms;      /* how long an answer about credentials may take; 0: 6000 */
+    uint32_t remember_ms; /* how long it holds; 0: 60000 */
 } gr_broker_options;
 
 typedef struct gr_broker_stats {
@@ -51,8 +56,10 @@ typedef struct gr_broker_stats {
     uint64_t redispatch; /* requests given to another worker after the first one went away */
     uint64_t lost;       /* calls that ended with WORKER_LOST */
     uint64_t slow;       /* peers dropped because they did not read */
-    uint64_t refused;    /* messages with wrong credentials, or without */
-    uint64_t cut;        /* streams of gate01 clients that ended early, which they cannot be told */
+    uint64_t refused;    /* messages of peers that have not shown who they are */
+    uint64_t denied;     /* registrations and calls that the access list does not allow */
+    uint64_t forged; /* messages in the name of another peer, or answers to another one's call */
+    uint64_t cut;    /* streams of gate01 clients that ended early, which they cannot be told */
     uint32_t peers, workers, services, calls, waiting;
 } gr_broker_stats;
 
@@ -60,19 +67,21 @@ typedef struct gr_broker_stats {
 int gr_broker_new(gr_broker **out, const gr_broker_options *options);
 void gr_broker_destroy(gr_broker **self);
 
-/* From now on peers of the older dialects need the mechanism PLAIN and one of the users added, in
- * every message. Before the first message. Returns 0, GR_EINVAL (a name or a password that is empty
- * or above 255 bytes) or GR_ENOMEM. */
-int gr_broker_add_user(gr_broker *self, gr_slice user, gr_slice password);
-
 /* What was wrong with the last malformed message, and who sent it, for the log. */
 void gr_broker_last_malformed(const gr_broker *self, char *text, size_t len);
+
+/* The same for the last one that was refused, denied or forged. */
+void gr_broker_last_refused(const gr_broker *self, char *text, size_t len);
 
 /* The peer that msg came from, or NULL when it is new. */
 gr_peer *gr_broker_find_peer(const gr_broker *self, enum gr_via via, const gr_msg *msg);
 
 /* Makes a peer for msg. NULL when there are too many or memory is short: drop the message. */
 gr_peer *gr_broker_add_peer(gr_broker *self, enum gr_via via, const gr_msg *msg, int64_t now_ms);
+
+/* Who a new peer is by its connection (libzmq's User-Id; empty when that says nothing), and where
+ * from. Before its first message. Returns 0 or GR_ENOMEM: then it is nobody. */
+int gr_broker_set_user(gr_broker *self, gr_peer *peer, gr_slice user, gr_slice address);
 
 /* Peers of the older dialects keep their routing id when they connect anew. True when msg may come
  * over such a connection: ended ones are to be reported first, then gr_broker_follow() says whose
@@ -95,6 +104,36 @@ void gr_broker_local_gone(gr_broker *self, enum gr_via via, gr_slice id, int64_t
 bool gr_broker_next_out(gr_broker *self, enum gr_via *via, gr_msg **msg);
 void gr_broker_stalled(gr_broker *self, gr_msg **msg, int64_t now_ms);
 void gr_broker_unreachable(gr_broker *self, int64_t now_ms);
+
+/* --- who may do what --------------------------------------------------------------------- */
+
+/* From now on peers must say who they are: by their connection, see gr_broker_set_user(), or by
+ * credentials inside each message, where the dialect has them. Those in this process need not. */
+void gr_broker_secure(gr_broker *self);
+
+/* Credentials inside messages are checked by somebody else, who is asked. Slices stay valid until
+ * the question is answered or gr_broker_tick() gives it up. */
+typedef struct gr_broker_question {
+    uint64_t number;
+    gr_credentials credentials;
+    gr_slice address; /* of the peer */
+} gr_broker_question;
+
+/* The next question; false when there is none. The peer's messages wait for the answer. */
+bool gr_broker_next_question(gr_broker *self, gr_broker_question *out);
+
+/* GR_UNDECIDED: nobody could decide, so the peer is refused for now. */
+void gr_broker_answer(gr_broker *self, uint64_t number, enum gr_verdict verdict, int64_t now_ms);
+
+/* The policies have changed: what was answered before does not hold any more. Peers whose
+ * connection gave them a name that `policy` does not know are sent away; NULL: all stay. The policy
+ * is taken. */
+void gr_broker_set_policy(gr_broker *self, gr_policy **policy, int64_t now_ms);
+
+/* From now on this list holds, or none (NULL): then everybody may do everything. Workers whose
+ * registration it does not allow are sent away. Peers in this process may do everything. The list
+ * is taken. */
+void gr_broker_set_access(gr_broker *self, gr_access **access, int64_t now_ms);
 
 /* Time has passed: heartbeats, deadlines, dead peers, stalled peers. */
 void gr_broker_tick(gr_broker *self, int64_t now_ms);

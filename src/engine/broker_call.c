@@ -447,6 +447,11 @@ void gr_broker_on_request(gr_broker *self, gr_peer *client, const gr_envelope *r
         gr_broker_send_error(self, client, request, rc, gr_slice_str(why), now_ms);
         return;
     }
+    if (!gr_broker_may_call(self, client, request)) {
+        gr_broker_send_error(self, client, request, GR_EDENIED,
+                             gr_slice_str("this user may not call this method"), now_ms);
+        return;
+    }
     if (gr_broker_gate(self, client, request, now_ms))
         return;
     struct service *service;
@@ -503,6 +508,11 @@ void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *an
         (!worker->dialect->is_ours && (answer->seed != gr_tag_seed_of(self->options.instance) ||
                                        !gr_bridge_is_about(at, answer)))) {
         self->stats.late++; /* over already, or never its own */
+        if (at != NULL && at->worker != NULL && at->worker != worker) {
+            self->stats.forged++;
+            gr_broker_note_refused(self, worker, "answered another worker's call to",
+                                   gr_buf_slice(&at->service->name), gr_slice_str(""));
+        }
         return;
     }
     if (answer->type == GR_ITEM || answer->type == GR_CHUNK) {

@@ -136,6 +136,7 @@ void gr_broker_remove_peer(gr_broker *self, gr_peer *peer, int64_t now_ms)
     HASH_DEL(self->peers, peer);
     gr_heap_remove(&self->peer_heap, &peer->due);
     forget_fd(self, peer);
+    gr_broker_drop_question(self, peer);
     if (peer->listed)
         forget_stalled(self, peer);
     peer->next_dead = self->graveyard;
@@ -146,13 +147,20 @@ void gr_broker_remove_peer(gr_broker *self, gr_peer *peer, int64_t now_ms)
         gr_broker_drop_client_calls(self, peer, now_ms);
 }
 
+static void free_peer(gr_peer *peer)
+{
+    gr_msg_queue_clear(&peer->backlog); /* also when it had caught up: the memory stays */
+    gr_buf_clear(&peer->user);
+    gr_buf_clear(&peer->address);
+    free(peer);
+}
+
 static void free_graveyard(gr_broker *self)
 {
     gr_peer *peer;
     while ((peer = self->graveyard) != NULL) {
         self->graveyard = peer->next_dead;
-        gr_msg_queue_clear(&peer->backlog); /* also when it had caught up: the memory stays */
-        free(peer);
+        free_peer(peer);
     }
     self->last_out = NULL;
 }
@@ -183,6 +191,10 @@ gr_peer *gr_broker_follow(gr_broker *self, gr_peer *peer, const gr_msg *msg, int
     if (fd_of(msg) == peer->fd)
         return peer;
     gr_envelope said;
+    if (self->secured) { /* whoever it is has not shown that it is the same one */
+        gr_broker_remove_peer(self, peer, now_ms);
+        return NULL;
+    }
     if (peer->role == WORKER &&
         peer->dialect->parse(msg, 1, GR_WORKER_TO_BROKER, &self->scratch, &said) == 0 &&
         said.type == GR_READY) {
@@ -203,8 +215,8 @@ void gr_broker_free_peers(gr_broker *self)
     free(self->outs.items);
     HASH_ITER (hh, self->peers, peer, next) {
         HASH_DEL(self->peers, peer);
-        gr_msg_queue_clear(&peer->backlog);
-        free(peer);
+        gr_broker_drop_question(self, peer);
+        free_peer(peer);
     }
     free_graveyard(self);
     free(self->by_fd[0]);

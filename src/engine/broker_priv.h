@@ -5,14 +5,14 @@
  *   broker_service.c  services, their workers, who is next
  *   broker_call.c     calls: dispatch, waiting, every way to end
  *   broker_bridge.c   calls between peers of different dialects
- *   broker_gate.c     the service `Gate`, answered by the broker itself */
+ *   broker_gate.c     the service `Gate`, answered by the broker itself
+ *   broker_auth.c     who a peer is, and what it may do */
 #ifndef GR_BROKER_PRIV_H
 #define GR_BROKER_PRIV_H
 
 #include <uthash.h>
 
 #include "base/heap.h"
-#include "engine/access.h"
 #include "engine/broker.h"
 #include "engine/events.h"
 #include "engine/pulse.h"
@@ -26,6 +26,9 @@ struct call;
 
 /* Peer, worker and client are one: a connection can be either, by what it says first. */
 enum role { NEW, CLIENT, WORKER };
+
+struct question;
+struct verdict;
 
 struct gr_peer {
     enum gr_via via;
@@ -41,6 +44,12 @@ struct gr_peer {
     size_t call_count;
     uint64_t serial; /* number of its last call, where the dialect has none */
     gr_msg_queue backlog;
+    gr_buf user;               /* who it is; empty: nobody in particular */
+    gr_buf address;            /* where it is, for who decides about it */
+    bool vouched;              /* its connection says who it is */
+    bool revoked;              /* ... and that is nobody any more */
+    struct question *question; /* its credentials are being checked */
+    gr_msg_queue held;         /* what it has said meanwhile */
     gr_peer *next_dead, *next_stalled;
 
     /* WORKER: its place in the struct service */
@@ -161,9 +170,18 @@ struct gr_broker {
     uint32_t workers;
     struct outs outs;
     gr_broker_stats stats;
-    gr_buf scratch; /* of the message that is being handled, see gr_dialect.parse */
-    gr_access access;
-    char fault[160]; /* of the last malformed message */
+    gr_buf scratch;             /* of the message that is being handled, see gr_dialect.parse */
+    bool secured;               /* see gr_broker_secure() */
+    gr_access *access;          /* NULL: everybody may do everything */
+    gr_policy *policy;          /* NULL: names of connections are not looked at */
+    struct verdict *verdicts;   /* by a hash of credentials */
+    struct question *questions; /* the oldest first */
+    struct question *unasked;   /* the first of them that was not pulled yet */
+    uint64_t last_question;
+    size_t asking_bytes; /* of all messages that wait for an answer */
+    uint8_t hash_key[32];
+    char fault[160];   /* of the last malformed message */
+    char refusal[256]; /* of the last one refused, denied or forged */
 };
 
 /* broker_peer.c */
@@ -273,6 +291,38 @@ void gr_bridge_credit(gr_broker *self, struct call *at, const gr_envelope *credi
 
 /* The client reads again: gives the credit that was held back. */
 void gr_bridge_resume(gr_broker *self, gr_peer *client, int64_t now_ms);
+
+/* broker_auth.c */
+enum identity {
+    KNOWN,
+    STRANGER, /* it has not shown who it is, or not rightly */
+    FORGER,   /* it speaks in another one's name */
+    UNSURE,   /* nobody could decide */
+    WAITING,  /* somebody was asked */
+};
+
+enum identity gr_broker_identify(gr_broker *self, gr_peer *peer, const gr_envelope *envelope,
+                                 int64_t now_ms);
+
+/* Keeps a message until the peer's question is answered. Takes *msg, or the peer is removed. */
+void gr_broker_hold(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now_ms);
+
+/* Nobody waits for the answer any more. */
+void gr_broker_drop_question(gr_broker *self, gr_peer *peer);
+void gr_broker_expire_questions(gr_broker *self, int64_t now_ms);
+int64_t gr_broker_next_question_due(const gr_broker *self);
+
+/* Puts down why, for the log. what: "may not call", ... */
+void gr_broker_note_refused(gr_broker *self, const gr_peer *peer, const char *what, gr_slice a,
+                            gr_slice b);
+
+bool gr_broker_may_register(gr_broker *self, gr_peer *peer, gr_slice service);
+bool gr_broker_may_call(gr_broker *self, gr_peer *peer, const gr_envelope *request);
+
+/* Ends what the peer is, and says why, as far as its dialect has a word for it. */
+void gr_broker_turn_away(gr_broker *self, gr_peer *peer, const gr_envelope *envelope, int error,
+                         const char *why, int64_t now_ms);
+void gr_broker_free_auth(gr_broker *self);
 
 /* broker_gate.c: true when the broker answered the request itself. */
 bool gr_broker_gate(gr_broker *self, gr_peer *client, const gr_envelope *request, int64_t now_ms);

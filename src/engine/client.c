@@ -290,6 +290,22 @@ static void disconnected(void *engine, int64_t now_ms)
     gr_msg_queue_clear(&self->out);
 }
 
+/* Nobody has to wait for better times: these calls fail, and those to come try their luck anew. */
+static void refused(void *engine, int error, const char *text, int64_t now_ms)
+{
+    gr_client *self = engine;
+    struct call *call, *next;
+    (void)now_ms;
+    HASH_ITER (hh, self->calls, call, next) {
+        emit(self, (gr_client_event){.type = GR_CLIENT_FAILED,
+                                     .id = call->id,
+                                     .status = error,
+                                     .text = text,
+                                     .refused = true});
+        end_call(self, call);
+    }
+}
+
 int gr_client_call(gr_client *self, const gr_client_request *request, gr_buf *payload,
                    int64_t now_ms, uint64_t *id)
 {
@@ -431,8 +447,36 @@ static bool is_mine(const gr_client *self, const gr_envelope *answer)
            answer->seed == gr_tag_seed_of(self->foreign.seed);
 }
 
+/* Each event has a message of its own, whose payload is found by reading it again. */
+static gr_client_event copy_error(gr_client *self, const struct call *call, const gr_msg *msg)
+{
+    gr_envelope error = {0};
+    gr_client_event event = {.type = GR_CLIENT_FAILED, .id = call->id};
+    if (gr_msg_copy(msg, &event.msg) == 0)
+        self->foreign.dialect->parse(event.msg, 0, GR_BROKER_TO_CLIENT, &self->scratch, &error);
+    event.payload = error.payload;
+    return event;
+}
+
+/* An ERROR that is about no call: the broker wants nothing of us. */
+static void on_refusal(gr_client *self, const gr_envelope *error, const gr_msg *msg, int64_t now_ms)
+{
+    struct call *call, *next;
+    HASH_ITER (hh, self->calls, call, next) {
+        gr_client_event event = copy_error(self, call, msg);
+        event.status = -(int)error->status;
+        give_up(self, call, now_ms);
+        end_call(self, call);
+        emit(self, event);
+    }
+}
+
 static void on_answer(gr_client *self, gr_envelope *answer, gr_msg **msg, int64_t now_ms)
 {
+    if (self->foreign.dialect->is_ours && answer->type == GR_ERROR && answer->id == 0) {
+        on_refusal(self, answer, *msg, now_ms);
+        return;
+    }
     if (self->foreign.dialect->one_by_one)
         answer->id = self->present;
     struct call *call = is_mine(self, answer) ? find(self, answer->id) : NULL;
@@ -622,6 +666,7 @@ const gr_engine_ops gr_client_ops = {
     .routing_id = routing_id,
     .connected = connected,
     .disconnected = disconnected,
+    .refused = refused,
     .receive = receive,
     .tick = tick,
     .next_due = next_due,

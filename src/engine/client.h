@@ -39,6 +39,7 @@ typedef struct gr_client_event {
     int status;       /* FAILED: a GR_E...; REPLY: the status of an internal handler, or 0 */
     uint32_t count;   /* ITEM, END */
     bool raw;         /* CHUNK */
+    bool refused;     /* FAILED: text goes on behind "the broker"; it did not let us in */
     gr_slice codec;   /* CHUNK: points into msg, or lives for ever */
     const char *text; /* FAILED without msg: lives for ever */
     gr_msg *msg;      /* yours, to destroy; may be NULL */

@@ -21,6 +21,10 @@ typedef struct gr_engine_ops {
     void (*connected)(void *engine, int64_t now_ms);
     void (*disconnected)(void *engine, int64_t now_ms);
 
+    /* The broker does not let us in: error and text are those of a GR_SOCK_REFUSED. There is no
+     * connection; it is tried again after a while. */
+    void (*refused)(void *engine, int error, const char *text, int64_t now_ms);
+
     /* A message came; it is taken. */
     void (*receive)(void *engine, gr_msg **msg, int64_t now_ms);
 

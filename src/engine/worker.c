@@ -161,6 +161,13 @@ static void disconnected(void *engine, int64_t now_ms)
         lose_broker(self);
 }
 
+static void refused(void *engine, int error, const char *text, int64_t now_ms)
+{
+    (void)now_ms;
+    gr_worker_emit(engine,
+                   (gr_worker_event){.type = GR_WORKER_BARRED, .status = error, .text = text});
+}
+
 static uint32_t present_credit(const gr_worker *self)
 {
     uint32_t most = self->options.credit > MOST_CREDIT ? self->options.credit : MOST_CREDIT;
@@ -395,6 +402,7 @@ const gr_engine_ops gr_worker_ops = {
     .routing_id = routing_id,
     .connected = connected,
     .disconnected = disconnected,
+    .refused = refused,
     .receive = receive,
     .tick = tick,
     .next_due = next_due,

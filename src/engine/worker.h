@@ -35,12 +35,14 @@ enum gr_worker_event_type {
     GR_WORKER_DOWN,        /* the broker is gone, CANCEL came for all calls; no call */
     GR_WORKER_REFUSED, /* the broker does not want us: status, and an exception in msg; no call */
     GR_WORKER_DRAINED, /* after gr_worker_drain(): nothing runs, nothing will come; no call */
+    GR_WORKER_BARRED,  /* the broker does not let us in: status and text; tried again; no call */
 };
 
 typedef struct gr_worker_event {
     enum gr_worker_event_type type;
     uint64_t route;       /* the number of the call */
-    int status;           /* CANCEL: GR_ECANCELLED, GR_EDEADLINE or GR_EUNAVAILABLE; REFUSED */
+    int status;           /* CANCEL: GR_ECANCELLED, GR_EDEADLINE or GR_EUNAVAILABLE; REFUSED; BARRED */
+    const char *text;     /* BARRED: goes on behind "the broker"; lives for ever */
     uint64_t id;          /* REQUEST: the client's number of the call */
     uint32_t deadline_ms; /* REQUEST: from now on; 0 for none */
     uint32_t split;       /* REQUEST: where kwargs begin in the payload */

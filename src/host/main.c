@@ -26,6 +26,7 @@ static const char usage[] =
     "  -W        turn warnings on\n"
     "  --settings FILE    read settings from FILE, see docs/settings.md\n"
     "  --print-settings   print the settings that a script would start with, and end\n"
+    "  --keygen PATH      make a pair of CURVE keys, PATH and PATH_secret, and end\n"
     "  --        end of options\n"
     "  -         run standard input, and end of options\n"
     "Without a script, a terminal gets the prompt and a pipe is run as statements.\n";
@@ -34,6 +35,7 @@ static const char usage[] =
 struct request {
     bool interactive, version, ignore_environment, warnings, print_settings;
     const char *settings; /* a file, or NULL */
+    const char *keygen;   /* likewise, to be made */
     int script;           /* index of the script in argv, or argc */
     struct {
         char kind;
@@ -66,24 +68,37 @@ static int add_action(struct request *request, int argc, char **argv, int *i)
     return 0;
 }
 
-/* --settings FILE, --settings=FILE, --print-settings. */
+/* True when it is the option `name`, as --name FILE or --name=FILE; *file is empty when there is none.
+ */
+static bool is_file_option(const char *name, int argc, char **argv, int *i, const char **file)
+{
+    const char *option = argv[*i];
+    size_t len = strlen(name);
+    if (strncmp(option, name, len) != 0 || (option[len] != '\0' && option[len] != '='))
+        return false;
+    *file = option[len] == '=' ? option + len + 1 : *i + 1 < argc ? argv[++*i] : "";
+    return true;
+}
+
+/* --settings FILE, --print-settings, --keygen PATH. */
 static int add_long(struct request *request, int argc, char **argv, int *i)
 {
-    static const char settings[] = "--settings";
-    const char *option = argv[*i];
-    const char *after = option + sizeof(settings) - 1;
+    const char *option = argv[*i], *file;
     if (strcmp(option, "--print-settings") == 0) {
         request->print_settings = true;
         return 0;
     }
-    if (strncmp(option, settings, sizeof(settings) - 1) != 0 || (*after != '\0' && *after != '='))
+    bool is_settings = is_file_option("--settings", argc, argv, i, &file);
+    if (!is_settings && !is_file_option("--keygen", argc, argv, i, &file))
         return complain("unknown option", option);
-    const char *file = *after == '=' ? after + 1 : *i + 1 < argc ? argv[++*i] : "";
     if (*file == '\0')
-        return complain("an argument is missing after", settings);
-    if (request->settings != NULL)
-        return complain("there can be one settings file, got also", file);
-    request->settings = file;
+        return complain("an argument is missing after", is_settings ? "--settings" : "--keygen");
+    const char **place = is_settings ? &request->settings : &request->keygen;
+    if (*place != NULL)
+        return complain(is_settings ? "there can be one settings file, got also"
+                                    : "keys are made one pair at a time, got also",
+                        file);
+    *place = file;
     return 0;
 }
 
@@ -224,6 +239,8 @@ static void push_request(lua_State *L, const struct request *request, int argc, 
     lua_setfield(L, -2, "print_settings");
     lua_pushstring(L, request->settings); /* nil when there is none */
     lua_setfield(L, -2, "settings");
+    lua_pushstring(L, request->keygen);
+    lua_setfield(L, -2, "keygen");
 }
 
 static int run(gr_state *state, const struct request *request, int argc, char **argv)
@@ -231,7 +248,8 @@ static int run(gr_state *state, const struct request *request, int argc, char **
     lua_State *L = state->L;
     bool bare = request->script >= argc && request->action_count == 0 && !request->version;
     bool interactive =
-        (request->interactive || (bare && isatty(STDIN_FILENO))) && !request->print_settings;
+        (request->interactive || (bare && isatty(STDIN_FILENO))) && !request->print_settings &&
+        request->keygen == NULL;
     catch_signals(state, interactive);
     if (interactive)
         gr_state_allow_interrupts(state);

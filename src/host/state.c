@@ -295,6 +295,7 @@ void gr_state_destroy(gr_state **state)
     if (self->L != NULL)
         lua_close(self->L);
     gr_loop_destroy(&self->loop);
+    gr_zap_host_destroy(&self->zap);
     if (self->ctx != NULL)
         zmq_ctx_term(self->ctx);
     free(self);

@@ -11,13 +11,15 @@
 
 #include "exec/executor.h"
 #include "net/loop.h"
+#include "net/zap_host.h"
 
 typedef struct gr_state {
     lua_State *L;
     gr_loop *loop;
-    gr_crew crew;   /* the executors */
-    void *ctx;      /* ZeroMQ context */
-    int dispatcher; /* reference in the registry, or LUA_NOREF */
+    gr_crew crew;     /* the executors */
+    void *ctx;        /* ZeroMQ context */
+    gr_zap_host *zap; /* who is let in; NULL until somebody asks */
+    int dispatcher;   /* reference in the registry, or LUA_NOREF */
     int exit_code;
     bool exiting; /* gr_state_exit() was called */
     bool closing; /* gr_state_destroy() was called */

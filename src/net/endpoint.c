@@ -4,7 +4,7 @@
 #include "base/err.h"
 #include "net/endpoint_priv.h"
 
-enum { RELINK_MS = 50, MAX_EVENTS = 4096 };
+enum { RELINK_MS = 50, RETRY_MS = 100, RETRY_MAX_MS = 2000, MAX_EVENTS = 4096 };
 
 bool gr_endpoint_is_local(const char *address)
 {
@@ -80,29 +80,58 @@ static int recv_one(gr_endpoint *self, gr_msg **msg)
     return *msg != NULL ? 0 : GR_EAGAIN;
 }
 
-static void watch_connection(gr_endpoint *self, int64_t now_ms)
-{
-    if (self->sock == NULL) {
-        if (self->link != NULL && gr_link_is_over(self->link))
-            lose_link(self, now_ms);
-        try_link(self, now_ms);
-        return;
-    }
-    gr_sock_event event;
-    while (!self->parted && gr_sock_next_event(self->sock, &event)) {
-        if (event.type == GR_SOCK_CONNECTED)
-            set_connected(self, true, now_ms);
-        else
-            self->parted = self->connected;
-    }
-}
-
 static int connect_sock(gr_endpoint *self)
 {
     gr_slice id = self->ops->routing_id(self->engine);
     if (id.len > 0)
         gr_sock_set_id(self->sock, id);
+    self->retry_ms = GR_NEVER;
     return gr_sock_connect(self->sock, self->address);
+}
+
+/* The pause before the next attempt: doubled, and up to a quarter longer. */
+static int64_t next_pause(gr_endpoint *self)
+{
+    int doubled = self->pause_ms > self->reconnect_max_ms / 2 ? self->reconnect_max_ms
+                                                              : self->pause_ms * 2;
+    self->pause_ms = self->pause_ms > 0 ? doubled : self->reconnect_ms;
+    return self->pause_ms + gr_clock_ns() / 1024 % (self->pause_ms / 4 + 1);
+}
+
+/* libzmq tries again after some refusals and not after others, so it is done here after all. */
+static void be_refused(gr_endpoint *self, const gr_sock_event *event, int64_t now_ms)
+{
+    gr_sock_disconnect(self->sock, self->address);
+    self->retry_ms = now_ms + next_pause(self);
+    self->ops->refused(self->engine, event->error, event->text, now_ms);
+}
+
+static void watch_sock(gr_endpoint *self, int64_t now_ms)
+{
+    gr_sock_event event;
+    if (self->retry_ms <= now_ms)
+        connect_sock(self);
+    while (!self->parted && gr_sock_next_event(self->sock, &event)) {
+        if (event.type == GR_SOCK_CONNECTED) {
+            self->pause_ms = 0;
+            set_connected(self, true, now_ms);
+        } else if (event.type == GR_SOCK_DISCONNECTED) {
+            self->parted = self->connected;
+        } else if (!self->connected) {
+            be_refused(self, &event, now_ms);
+        }
+    }
+}
+
+static void watch_connection(gr_endpoint *self, int64_t now_ms)
+{
+    if (self->sock != NULL) {
+        watch_sock(self, now_ms);
+        return;
+    }
+    if (self->link != NULL && gr_link_is_over(self->link))
+        lose_link(self, now_ms);
+    try_link(self, now_ms);
 }
 
 /* Ends the conversation and begins another one, over a connection of its own. */
@@ -186,6 +215,8 @@ void gr_endpoint_settle(gr_endpoint *self)
     int64_t due_ms = self->ops->next_due(self->engine);
     if (self->sock == NULL && self->link == NULL && self->relink_ms < due_ms)
         due_ms = self->relink_ms;
+    if (self->retry_ms < due_ms)
+        due_ms = self->retry_ms;
     bool busy = self->ops->is_busy(self->engine) || self->pending != NULL;
     bool more = self->ops->events(self->engine) > 0;
     more = has_input(self) || more;
@@ -259,7 +290,12 @@ static void free_handle(uv_handle_t *handle)
 
 static int open_sock(gr_endpoint *self, const gr_endpoint_options *options)
 {
-    int rc = gr_sock_new(&self->sock, options->ctx, GR_SOCK_DEALER, &options->sock);
+    const gr_sock_options *sock = &options->sock;
+    self->reconnect_ms = sock->reconnect_ms > 0 ? sock->reconnect_ms : RETRY_MS;
+    self->reconnect_max_ms = sock->reconnect_max_ms > 0 ? sock->reconnect_max_ms : RETRY_MAX_MS;
+    int rc = gr_sock_new(&self->sock, options->ctx, GR_SOCK_DEALER, sock);
+    if (rc == 0 && options->security != NULL)
+        rc = gr_sock_secure(self->sock, options->security);
     if (rc == 0)
         rc = connect_sock(self);
     if (rc == 0)
@@ -293,7 +329,7 @@ int gr_endpoint_new(gr_endpoint **out, gr_loop *loop, const gr_endpoint_options 
     self->ops = options->ops;
     self->engine = options->engine;
     self->heartbeat_ms = options->heartbeat_ms;
-    self->due_ms = GR_NEVER;
+    self->due_ms = self->retry_ms = GR_NEVER;
     self->touched = self->want = true;
     self->address = strdup(options->address);
     int rc = self->address != NULL ? 0 : GR_ENOMEM;

@@ -14,6 +14,8 @@ typedef struct gr_endpoint_options {
     void *ctx;           /* ZeroMQ context */
     const char *address; /* of the broker; copied */
     gr_sock_options sock;
+    const gr_sock_security *security; /* of the connection; not looked at when it is a mailbox; NULL:
+                                         none. The socket has what it needs afterwards */
     bool by_socket; /* even when the broker is in this process: its dialect needs routing ids */
     uint32_t heartbeat_ms; /* the guard looks after it four times as often */
     const gr_engine_ops *ops;
@@ -25,7 +27,8 @@ typedef struct gr_endpoint_options {
  * inproc:// address always does. */
 bool gr_endpoint_is_local(const char *address);
 
-/* Makes it and starts connecting. Returns 0, GR_EADDRESS, GR_ENOMEM or GR_EEXHAUSTED. */
+/* Makes it and starts connecting. Returns 0, GR_EADDRESS, GR_EINVAL (the security), GR_ENOMEM or
+ * GR_EEXHAUSTED. */
 int gr_endpoint_new(gr_endpoint **out, gr_loop *loop, const gr_endpoint_options *options);
 
 /* Sends what it can, then ends the connection. */

@@ -33,6 +33,9 @@ struct gr_endpoint {
     gr_link *link;     /* instead of sock */
     gr_msg *pending;   /* could not be sent yet */
     int64_t relink_ms; /* when to look for the hub again */
+    int64_t retry_ms;  /* when to connect again to a broker that does not let us in, or GR_NEVER */
+    int pause_ms;      /* before that; it doubles */
+    int reconnect_ms, reconnect_max_ms;
     bool connected;
     bool parted; /* the connection has ended, but what came before may be left in the socket */
 };

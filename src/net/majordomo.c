@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,6 +12,7 @@
 #include "base/log.h"
 #include "base/signals.h"
 #include "net/hub.h"
+#include "net/zap_host.h"
 
 enum {
     BUDGET = 256,        /* messages taken from one door before the next has its turn */
@@ -18,7 +20,7 @@ enum {
     PARTING_MS = 1000    /* what a peer said before it went is looked for at most so long */
 };
 
-enum { POLL_FRONT, POLL_BACK, POLL_FRONT_EVENTS, POLL_BACK_EVENTS, POLL_HUB, POLLS };
+enum { POLL_FRONT, POLL_BACK, POLL_FRONT_EVENTS, POLL_BACK_EVENTS, POLL_HUB, POLL_ZAP, POLLS };
 
 /* Connections that have ended, by descriptor, in order. */
 struct parted {
@@ -31,13 +33,20 @@ struct gr_majordomo {
     gr_broker *broker;
     gr_sock *socks[2]; /* GR_VIA_FRONT, GR_VIA_BACK */
     gr_hub *hub;
+    void *ctx;
+    gr_sock_options sock_options;
+    gr_sock *zap; /* to who checks credentials inside messages, or NULL */
+    char domain[256];
     pthread_t thread;
     bool running;
     atomic_bool drain, stop;
     gr_majordomo_ended_fn *ended;
     void *arg;
-    pthread_mutex_t mutex; /* guards stats */
+    pthread_mutex_t mutex; /* guards what follows */
     gr_broker_stats stats;
+    bool has_policy, has_access; /* new ones, for the thread to take */
+    gr_policy *policy;
+    gr_access *access;
 
     /* The thread's own. */
     struct parted parted[2];
@@ -51,6 +60,8 @@ int gr_majordomo_new(gr_majordomo **out, const gr_majordomo_options *options)
     if (self == NULL)
         return GR_ENOMEM;
     pthread_mutex_init(&self->mutex, NULL);
+    self->ctx = options->ctx;
+    self->sock_options = options->sock;
     int rc = gr_broker_new(&self->broker, &options->broker);
     for (int i = 0; i < 2 && rc == 0; i++)
         rc = gr_sock_new(&self->socks[i], options->ctx, GR_SOCK_ROUTER, &options->sock);
@@ -77,7 +88,10 @@ void gr_majordomo_destroy(gr_majordomo **majordomo)
     gr_hub_destroy(&self->hub);
     gr_sock_destroy(&self->socks[0]);
     gr_sock_destroy(&self->socks[1]);
+    gr_sock_destroy(&self->zap);
     gr_broker_destroy(&self->broker);
+    gr_policy_release(&self->policy);
+    gr_access_destroy(&self->access);
     free(self->parted[0].fds);
     free(self->parted[1].fds);
     pthread_mutex_destroy(&self->mutex);
@@ -85,25 +99,64 @@ void gr_majordomo_destroy(gr_majordomo **majordomo)
     *majordomo = NULL;
 }
 
-int gr_majordomo_bind(gr_majordomo *self, enum gr_via side, const char *address, char *bound,
-                      size_t bound_len)
+int gr_majordomo_secure(gr_majordomo *self, const char *domain, bool handover)
+{
+    size_t len = strlen(domain);
+    if (len == 0 || len >= sizeof(self->domain))
+        return GR_EINVAL;
+    memcpy(self->domain, domain, len + 1);
+    int rc = self->zap == NULL
+                 ? gr_sock_new(&self->zap, self->ctx, GR_SOCK_DEALER, &self->sock_options)
+                 : 0;
+    if (rc == 0)
+        rc = gr_sock_connect(self->zap, GR_ZAP_ADDRESS);
+    if (rc < 0)
+        return rc;
+    gr_broker_secure(self->broker);
+    gr_sock_set_handover(self->socks[0], handover);
+    gr_sock_set_handover(self->socks[1], handover);
+    return 0;
+}
+
+int gr_majordomo_bind(gr_majordomo *self, enum gr_via side, const char *address,
+                      const gr_sock_security *security, char *bound, size_t bound_len)
 {
     int rc = 0;
-    if (strncmp(address, "inproc://", 9) != 0)
-        rc = gr_sock_bind(self->socks[side], address, bound, bound_len);
-    else if (strlen(address) >= bound_len)
+    if (strncmp(address, "inproc://", 9) != 0) {
+        rc = gr_sock_secure(self->socks[side], security);
+        if (rc == 0)
+            rc = gr_sock_bind(self->socks[side], address, bound, bound_len);
+    } else if (strlen(address) >= bound_len) {
         rc = GR_EADDRESS;
-    else
+    } else {
         strcpy(bound, address);
+    }
     if (rc < 0)
         return rc;
     return gr_hub_publish(self->hub, bound,
                           side == GR_VIA_FRONT ? GR_VIA_LOCAL_FRONT : GR_VIA_LOCAL_BACK);
 }
 
-int gr_majordomo_add_user(gr_majordomo *self, gr_slice user, gr_slice password)
+void gr_majordomo_set_policy(gr_majordomo *self, gr_policy **policy)
 {
-    return gr_broker_add_user(self->broker, user, password);
+    pthread_mutex_lock(&self->mutex);
+    gr_policy_release(&self->policy);
+    self->policy = *policy;
+    self->has_policy = true;
+    pthread_mutex_unlock(&self->mutex);
+    *policy = NULL;
+    gr_hub_wake(self->hub);
+}
+
+void gr_majordomo_set_access(gr_majordomo *self, gr_access **access)
+{
+    pthread_mutex_lock(&self->mutex);
+    gr_access_destroy(&self->access);
+    self->access = *access;
+    self->has_access = true;
+    pthread_mutex_unlock(&self->mutex);
+    *access = NULL;
+    gr_hub_wake(self->hub);
 }
 
 /* --- the thread -------------------------------------------------------------------------- */
@@ -163,6 +216,22 @@ static void part_from(gr_majordomo *self, enum gr_via via, const gr_msg *msg, in
     }
 }
 
+/* What libzmq knows of the connection that msg came over; empty when it is nothing. */
+static gr_slice property_of(const gr_msg *msg, const char *name)
+{
+    const char *value = zmq_msg_gets(gr_msg_zmq((gr_msg *)msg, gr_msg_len(msg) - 1), name);
+    return gr_slice_str(value != NULL ? value : "");
+}
+
+static gr_peer *add_peer(gr_majordomo *self, enum gr_via via, const gr_msg *msg, int64_t now_ms)
+{
+    gr_peer *peer = gr_broker_add_peer(self->broker, via, msg, now_ms);
+    if (peer != NULL && via <= GR_VIA_BACK)
+        gr_broker_set_user(self->broker, peer, property_of(msg, "User-Id"),
+                           property_of(msg, "Peer-Address"));
+    return peer;
+}
+
 /* A new peer is only made after the events of connections have been read: then an end that is
  * reported later cannot mean an older connection with the same descriptor. */
 static void take_in(gr_majordomo *self, enum gr_via via, gr_msg **msg, int64_t now_ms)
@@ -176,7 +245,7 @@ static void take_in(gr_majordomo *self, enum gr_via via, gr_msg **msg, int64_t n
             peer = gr_broker_follow(self->broker, peer, *msg, now_ms);
     }
     if (peer == NULL)
-        peer = gr_broker_add_peer(self->broker, via, *msg, now_ms);
+        peer = add_peer(self, via, *msg, now_ms);
     if (peer != NULL)
         gr_broker_receive(self->broker, peer, msg, now_ms);
     else
@@ -248,6 +317,96 @@ static void send_all(gr_majordomo *self, int64_t now_ms)
     }
 }
 
+/* --- credentials inside messages --------------------------------------------------------- */
+
+enum { NUMBER_LEN = 16 }; /* hexadecimal */
+
+/* https://rfc.zeromq.org/spec/27/, section "Request format" */
+static int build_question(gr_msg **out, const char *domain, const gr_broker_question *question)
+{
+    char number[NUMBER_LEN + 1];
+    snprintf(number, sizeof(number), "%016llx", (unsigned long long)question->number);
+    const gr_credentials *credentials = &question->credentials;
+    bool is_plain = gr_slice_equal(credentials->mechanism, gr_slice_str("PLAIN"));
+    const gr_slice frames[] = {
+        gr_slice_str(""),       gr_slice_str("1.0"), gr_slice_str(number),
+        gr_slice_str(domain),   question->address,   gr_slice_str(""),
+        credentials->mechanism, credentials->user,   credentials->password,
+    };
+    size_t len = sizeof(frames) / sizeof(frames[0]) - (is_plain ? 0 : 2);
+    gr_msg *msg;
+    int rc = gr_msg_new(&msg);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < len && rc == 0; i++)
+        rc = gr_msg_add(msg, frames[i].data, frames[i].len);
+    if (rc < 0)
+        gr_msg_destroy(&msg);
+    else
+        *out = msg;
+    return rc;
+}
+
+static void ask(gr_majordomo *self, int64_t now_ms)
+{
+    gr_broker_question question;
+    gr_msg *msg = NULL;
+    while (gr_broker_next_question(self->broker, &question)) {
+        if (build_question(&msg, self->domain, &question) < 0 || gr_sock_send(self->zap, &msg) < 0)
+            gr_broker_answer(self->broker, question.number, GR_UNDECIDED, now_ms);
+        gr_msg_destroy(&msg);
+    }
+}
+
+/* Same place, section "Reply format". */
+static void hear_answer(gr_majordomo *self, const gr_msg *msg, int64_t now_ms)
+{
+    enum { NUMBER = 2, STATUS, FRAMES = 7 };
+    char number[NUMBER_LEN + 1] = "";
+    if (gr_msg_len(msg) != FRAMES || gr_msg_frame(msg, NUMBER).len != NUMBER_LEN)
+        return;
+    memcpy(number, gr_msg_frame(msg, NUMBER).data, NUMBER_LEN);
+    gr_slice status = gr_msg_frame(msg, STATUS);
+    enum gr_verdict verdict = GR_UNDECIDED;
+    if (gr_slice_equal(status, gr_slice_str("200")))
+        verdict = GR_ADMITTED;
+    else if (gr_slice_equal(status, gr_slice_str("400")))
+        verdict = GR_REFUSED;
+    gr_broker_answer(self->broker, strtoull(number, NULL, 16), verdict, now_ms);
+}
+
+static void take_answers(gr_majordomo *self, int64_t now_ms)
+{
+    gr_msg *msg;
+    gr_sock_event event;
+    if (self->zap == NULL)
+        return;
+    while (gr_sock_next_event(self->zap, &event)) /* nothing to be done about it */
+        continue;
+    while (gr_sock_recv(self->zap, &msg) == 0) {
+        hear_answer(self, msg, now_ms);
+        gr_msg_destroy(&msg);
+    }
+}
+
+static void take_rules(gr_majordomo *self, int64_t now_ms)
+{
+    pthread_mutex_lock(&self->mutex);
+    bool has_policy = self->has_policy, has_access = self->has_access;
+    gr_policy *policy = has_policy ? self->policy : NULL;
+    gr_access *access = has_access ? self->access : NULL;
+    self->has_policy = self->has_access = false;
+    if (has_policy)
+        self->policy = NULL;
+    if (has_access)
+        self->access = NULL;
+    pthread_mutex_unlock(&self->mutex);
+    if (has_policy)
+        gr_broker_set_policy(self->broker, &policy, now_ms);
+    if (has_access)
+        gr_broker_set_access(self->broker, &access, now_ms);
+}
+
 static void complain(gr_majordomo *self, const gr_broker_stats *stats, int64_t now_ms)
 {
     if (self->log_ms + COMPLAIN_MS > now_ms)
@@ -257,8 +416,10 @@ static void complain(gr_majordomo *self, const gr_broker_stats *stats, int64_t n
     uint64_t slow = stats->slow - self->logged.slow;
     uint64_t lost = stats->lost - self->logged.lost;
     uint64_t refused = stats->refused - self->logged.refused;
+    uint64_t denied = stats->denied - self->logged.denied;
+    uint64_t forged = stats->forged - self->logged.forged;
     uint64_t cut = stats->cut - self->logged.cut;
-    if (malformed + slow + lost + refused + cut == 0)
+    if (malformed + slow + lost + refused + denied + forged + cut == 0)
         return;
     if (malformed > 0) {
         char fault[200];
@@ -266,9 +427,15 @@ static void complain(gr_majordomo *self, const gr_broker_stats *stats, int64_t n
         gr_log(GR_LOG_WARNING, name, "%llu messages could not be understood and were dropped; %s",
                (unsigned long long)malformed, fault);
     }
-    if (refused > 0)
-        gr_log(GR_LOG_WARNING, name, "%llu messages were refused: their credentials are wrong",
-               (unsigned long long)refused);
+    if (refused + denied + forged > 0) {
+        char last[256];
+        gr_broker_last_refused(self->broker, last, sizeof(last));
+        gr_log(GR_LOG_WARNING, name,
+               "refused: %llu messages without right credentials, %llu that the access list does "
+               "not allow, %llu in another one's name; the last one: %s",
+               (unsigned long long)refused, (unsigned long long)denied, (unsigned long long)forged,
+               last);
+    }
     if (cut > 0)
         gr_log(GR_LOG_WARNING, name,
                "%llu streams of gate01 clients ended early, which they cannot be told",
@@ -309,17 +476,23 @@ static void serve(gr_majordomo *self)
         [POLL_BACK_EVENTS] = {.socket = gr_sock_event_zmq(self->socks[1]), .events = ZMQ_POLLIN},
         [POLL_HUB] = {.fd = gr_hub_fd(self->hub), .events = ZMQ_POLLIN},
     };
+    int count = POLL_ZAP;
+    if (self->zap != NULL)
+        polls[count++] = (zmq_pollitem_t){.socket = gr_sock_zmq(self->zap), .events = ZMQ_POLLIN};
     bool more = false;
     while (!atomic_load(&self->stop)) {
-        zmq_poll(polls, POLLS, more ? 0 : wait_ms(self)); /* when interrupted, look at all doors */
+        zmq_poll(polls, count, more ? 0 : wait_ms(self)); /* when interrupted, look at all doors */
         int64_t now_ms = gr_clock_ms();
         if (polls[POLL_FRONT_EVENTS].revents || polls[POLL_BACK_EVENTS].revents)
             watch_connections(self, now_ms);
+        take_rules(self, now_ms);
+        take_answers(self, now_ms);
         more = take_from_sock(self, GR_VIA_BACK, now_ms);
         more = take_from_sock(self, GR_VIA_FRONT, now_ms) || more;
         more = take_from_hub(self, now_ms) || more;
         if (atomic_load(&self->drain))
             gr_broker_drain(self->broker, now_ms);
+        ask(self, now_ms);
         send_all(self, now_ms);
         if (gr_broker_next_due(self->broker) <= now_ms) {
             gr_broker_tick(self->broker, now_ms);

@@ -4,6 +4,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/err.h"
 
@@ -17,11 +18,22 @@ enum {
     BACKLOG = 1024,
     KEEPALIVE_S = 60,
     EVENTS = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED,
+    REFUSALS = ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+               ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL,
+    ZAP_ENFORCE_DOMAIN = 93, /* a domain that nobody answers for lets nobody in; zmq.h names it for
+                                draft builds only, but the library has it */
+    MAX_TEXT = 255,          /* of a user, a password, a domain */
+    MAX_BREAKS = 2,          /* handshakes that end without a word, before that is a refusal */
 };
 
 struct gr_sock {
     void *zmq;
     void *events; /* a PAIR with what happens to connections */
+    bool ipv6;
+    enum gr_mechanism mechanism;
+    size_t password_len; /* of the secrets that libzmq's options have */
+    bool has_key, has_domain;
+    int breaks; /* handshakes in a row that ended without a word */
 };
 
 static void set_int(gr_sock *self, int option, int value)
@@ -36,7 +48,6 @@ static void set_options(gr_sock *self, enum gr_sock_type type, const gr_sock_opt
     set_int(self, ZMQ_LINGER, LINGER_MS);
     set_int(self, ZMQ_SNDHWM, options->hwm > 0 ? options->hwm : HIGH_WATER);
     set_int(self, ZMQ_RCVHWM, options->hwm > 0 ? options->hwm : HIGH_WATER);
-    set_int(self, ZMQ_IPV6, options->ipv6);
     set_int(self, ZMQ_BACKLOG, BACKLOG);
     set_int(self, ZMQ_TCP_KEEPALIVE, 1); /* for peers that do not beat, and whose host has gone */
     set_int(self, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_S);
@@ -54,12 +65,12 @@ static void set_options(gr_sock *self, enum gr_sock_type type, const gr_sock_opt
     }
 }
 
-static int open_events(gr_sock *self, void *ctx)
+static int open_events(gr_sock *self, void *ctx, int events)
 {
     static atomic_uint serial;
     char address[64];
     snprintf(address, sizeof(address), "inproc://gaterpc.events.%u", atomic_fetch_add(&serial, 1));
-    if (zmq_socket_monitor(self->zmq, address, EVENTS) != 0)
+    if (zmq_socket_monitor(self->zmq, address, events) != 0)
         return gr_err_of_errno(errno);
     self->events = zmq_socket(ctx, ZMQ_PAIR);
     if (self->events == NULL || zmq_connect(self->events, address) != 0)
@@ -77,8 +88,9 @@ int gr_sock_new(gr_sock **out, void *ctx, enum gr_sock_type type, const gr_sock_
     self->zmq = zmq_socket(ctx, type == GR_SOCK_ROUTER ? ZMQ_ROUTER : ZMQ_DEALER);
     int rc = self->zmq != NULL ? 0 : gr_err_of_errno(errno);
     if (rc == 0) {
+        self->ipv6 = options->ipv6;
         set_options(self, type, options);
-        rc = open_events(self, ctx);
+        rc = open_events(self, ctx, type == GR_SOCK_DEALER ? EVENTS | REFUSALS : EVENTS);
     }
     if (rc < 0) {
         gr_sock_destroy(&self);
@@ -103,8 +115,102 @@ void gr_sock_destroy(gr_sock **sock)
     *sock = NULL;
 }
 
+static bool fits(const char *text)
+{
+    return text != NULL && text[0] != '\0' && strlen(text) <= MAX_TEXT;
+}
+
+/* libzmq ends the process when a PLAIN server enforces an empty domain, and asks nobody when a CURVE
+ * server does. */
+static bool is_sound(const gr_sock *self, const gr_sock_security *security)
+{
+    if (security->domain != NULL ? !fits(security->domain) : self->has_domain)
+        return false;
+    if (security->server && security->mechanism != GR_MECHANISM_NULL)
+        return security->domain != NULL;
+    return security->mechanism != GR_MECHANISM_PLAIN ||
+           (fits(security->user) && fits(security->password));
+}
+
+/* libzmq has no word for it, so the secrets are written over: a string of the same length stays
+ * where it is. The servers' options leave the mechanism at NULL. */
+static void forget_secrets(gr_sock *self)
+{
+    uint8_t none[MAX_TEXT] = {0};
+    if (self->password_len > 0)
+        zmq_setsockopt(self->zmq, ZMQ_PLAIN_PASSWORD, none, self->password_len);
+    if (self->has_key)
+        zmq_setsockopt(self->zmq, ZMQ_CURVE_SECRETKEY, none, GR_CURVE_KEY_LEN);
+    self->password_len = 0;
+    self->has_key = false;
+    set_int(self, ZMQ_PLAIN_SERVER, 0);
+    set_int(self, ZMQ_CURVE_SERVER, 0);
+}
+
+static int use_plain(gr_sock *self, const gr_sock_security *security)
+{
+    if (security->server) {
+        set_int(self, ZMQ_PLAIN_SERVER, 1);
+        return 0;
+    }
+    self->password_len = strlen(security->password);
+    int rc = zmq_setsockopt(self->zmq, ZMQ_PLAIN_USERNAME, security->user, strlen(security->user));
+    return rc | zmq_setsockopt(self->zmq, ZMQ_PLAIN_PASSWORD, security->password,
+                               self->password_len);
+}
+
+static int use_curve(gr_sock *self, const gr_sock_security *security)
+{
+    self->has_key = true;
+    set_int(self, ZMQ_CURVE_SERVER, security->server);
+    int rc =
+        zmq_setsockopt(self->zmq, ZMQ_CURVE_PUBLICKEY, security->public_key, GR_CURVE_KEY_LEN);
+    rc |= zmq_setsockopt(self->zmq, ZMQ_CURVE_SECRETKEY, security->secret_key, GR_CURVE_KEY_LEN);
+    if (!security->server)
+        rc |=
+            zmq_setsockopt(self->zmq, ZMQ_CURVE_SERVERKEY, security->server_key, GR_CURVE_KEY_LEN);
+    return rc;
+}
+
+/* libzmq copies these options when a socket is bound or connected, so each address may have others.
+ */
+int gr_sock_secure(gr_sock *self, const gr_sock_security *security)
+{
+    if (!is_sound(self, security))
+        return GR_EINVAL;
+    forget_secrets(self);
+    self->mechanism = security->mechanism;
+    self->breaks = 0;
+    set_int(self, ZAP_ENFORCE_DOMAIN, security->server);
+    int rc = 0;
+    if (security->domain != NULL) {
+        self->has_domain = true;
+        rc = zmq_setsockopt(self->zmq, ZMQ_ZAP_DOMAIN, security->domain, strlen(security->domain));
+    }
+    if (security->mechanism == GR_MECHANISM_PLAIN)
+        rc |= use_plain(self, security);
+    else if (security->mechanism == GR_MECHANISM_CURVE)
+        rc |= use_curve(self, security);
+    return rc == 0 ? 0 : GR_EINVAL;
+}
+
+void gr_sock_set_handover(gr_sock *self, bool handover)
+{
+    set_int(self, ZMQ_ROUTER_HANDOVER, handover);
+}
+
+/* With ZMQ_IPV6 a socket that is bound to an IPv4 address calls it tcp://[::ffff:127.0.0.1]:port,
+ * which peers without the option do not understand. So such addresses do without. */
+static void choose_family(gr_sock *self, const char *address)
+{
+    size_t digits = strncmp(address, "tcp://", 6) == 0 ? strspn(address + 6, "0123456789.") : 0;
+    bool is_ipv4 = digits > 0 && address[6 + digits] == ':';
+    set_int(self, ZMQ_IPV6, self->ipv6 && !is_ipv4);
+}
+
 int gr_sock_bind(gr_sock *self, const char *address, char *bound, size_t bound_len)
 {
+    choose_family(self, address);
     if (zmq_bind(self->zmq, address) != 0)
         return gr_err_of_errno(errno);
     if (bound != NULL && zmq_getsockopt(self->zmq, ZMQ_LAST_ENDPOINT, bound, &bound_len) != 0)
@@ -119,6 +225,7 @@ void gr_sock_set_id(gr_sock *self, gr_slice id)
 
 int gr_sock_connect(gr_sock *self, const char *address)
 {
+    choose_family(self, address);
     return zmq_connect(self->zmq, address) == 0 ? 0 : gr_err_of_errno(errno);
 }
 
@@ -235,17 +342,88 @@ static bool read_event(gr_sock *self, uint16_t *event, int32_t *value)
     return got;
 }
 
+static void refuse(gr_sock_event *out, int error, const char *text)
+{
+    *out = (gr_sock_event){.type = GR_SOCK_REFUSED, .error = error, .text = text};
+}
+
+/* Whoever decides has said no: the status is one of RFC 27. */
+static void explain_denial(const gr_sock *self, int32_t status, gr_sock_event *out)
+{
+    static const char *const texts[] = {
+        [GR_MECHANISM_NULL] = "does not let us in without credentials, or from this host",
+        [GR_MECHANISM_PLAIN] = "refuses the user or the password of zap_credentials",
+        [GR_MECHANISM_CURVE] = "does not accept the public key of zap_credentials",
+    };
+    if (status == 400)
+        refuse(out, GR_EUNAUTHENTICATED, texts[self->mechanism]);
+    else
+        refuse(out, GR_EUNAVAILABLE, "cannot find out at present whom it may let in");
+}
+
+static void explain_misunderstanding(const gr_sock *self, int32_t detail, gr_sock_event *out)
+{
+    static const char *const texts[] = {
+        [GR_MECHANISM_NULL] = "wants credentials: zap_mechanism and zap_credentials",
+        [GR_MECHANISM_PLAIN] = "does not use PLAIN: zap_mechanism must be another one, or none",
+        [GR_MECHANISM_CURVE] = "does not use CURVE: zap_mechanism must be another one, or none",
+    };
+    if (detail == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
+        refuse(out, GR_EUNAUTHENTICATED, texts[self->mechanism]);
+    else if (self->mechanism == GR_MECHANISM_CURVE)
+        refuse(out, GR_EUNAUTHENTICATED,
+               "has another key than the server's key in zap_credentials, or is an impostor");
+    else
+        refuse(out, GR_EUNAVAILABLE, "does not keep to ZeroMQ's protocol in the handshake");
+}
+
+/* A server with another key hangs up, and one with another mechanism may; but so does one that is
+ * ending. Who has no credentials is told by another event, or waits. */
+static bool explain_break(gr_sock *self, int32_t number, gr_sock_event *out)
+{
+    if (self->mechanism == GR_MECHANISM_NULL || (number != EPIPE && number != ECONNRESET) ||
+        ++self->breaks < MAX_BREAKS)
+        return false;
+    if (self->mechanism == GR_MECHANISM_CURVE)
+        refuse(out, GR_EUNAUTHENTICATED,
+               "hangs up in the handshake: it has another key than the server's key in "
+               "zap_credentials, or does not use CURVE");
+    else
+        refuse(out, GR_EUNAUTHENTICATED,
+               "hangs up in the handshake: it does not use PLAIN, or nobody there knows passwords");
+    return true;
+}
+
+static bool explain(gr_sock *self, uint16_t event, int32_t value, gr_sock_event *out)
+{
+    switch (event) {
+    case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        self->breaks = 0;
+        *out = (gr_sock_event){.type = GR_SOCK_CONNECTED, .fd = value};
+        return true;
+    case ZMQ_EVENT_DISCONNECTED:
+        *out = (gr_sock_event){.type = GR_SOCK_DISCONNECTED, .fd = value};
+        return true;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+        explain_denial(self, value, out);
+        return true;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        explain_misunderstanding(self, value, out);
+        return true;
+    case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        return explain_break(self, value, out);
+    default:
+        return false;
+    }
+}
+
 bool gr_sock_next_event(gr_sock *self, gr_sock_event *out)
 {
     uint16_t event;
     int32_t value;
-    while (read_event(self, &event, &value)) {
-        if (event != ZMQ_EVENT_HANDSHAKE_SUCCEEDED && event != ZMQ_EVENT_DISCONNECTED)
-            continue;
-        out->type = event == ZMQ_EVENT_DISCONNECTED ? GR_SOCK_DISCONNECTED : GR_SOCK_CONNECTED;
-        out->fd = value;
-        return true;
-    }
+    while (read_event(self, &event, &value))
+        if (explain(self, event, value, out))
+            return true;
     return false;
 }
 

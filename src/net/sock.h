@@ -24,19 +24,52 @@ typedef struct gr_sock_options {
     bool ipv6;            /* addresses may name IPv6 hosts */
 } gr_sock_options;
 
+/* Who may talk over the connections that are bound or made next. Names as in RFC 26 and 27. */
+enum gr_mechanism { GR_MECHANISM_NULL, GR_MECHANISM_PLAIN, GR_MECHANISM_CURVE };
+
+enum { GR_CURVE_KEY_LEN = 32 };
+
+typedef struct gr_sock_security {
+    enum gr_mechanism mechanism;
+    bool server; /* we let others in: PLAIN and CURVE need one server and one client */
+
+    /* Server: who decides is asked about this domain, at inproc://zeromq.zap.01 of the same
+     * context; also for NULL, unless it is NULL. Nobody is let in when nobody answers. PLAIN and
+     * CURVE must have one. A socket that has had one keeps to having one: libzmq cannot forget it. */
+    const char *domain;
+
+    const char *user, *password; /* client, PLAIN: 1 to 255 bytes each */
+
+    uint8_t public_key[GR_CURVE_KEY_LEN], secret_key[GR_CURVE_KEY_LEN]; /* CURVE: our own pair */
+    uint8_t server_key[GR_CURVE_KEY_LEN]; /* client, CURVE: the server's public key */
+} gr_sock_security;
+
 enum gr_sock_event_type {
     GR_SOCK_CONNECTED,    /* a handshake is through */
     GR_SOCK_DISCONNECTED, /* a connection that was through has ended; fd names it */
+    GR_SOCK_REFUSED,      /* of a DEALER: the other side does not let us in, as far as one can know;
+                             libzmq may not try again: disconnect, and connect again after a while */
 };
 
 typedef struct gr_sock_event {
     enum gr_sock_event_type type;
     int fd;
+    int error;        /* REFUSED: GR_EUNAUTHENTICATED, or GR_EUNAVAILABLE when nobody could decide */
+    const char *text; /* REFUSED: goes on behind "the broker"; lives for ever */
 } gr_sock_event;
 
 /* ctx is a ZeroMQ context. Returns 0, GR_EEXHAUSTED (descriptors), GR_ECLOSED or GR_ENOMEM. */
 int gr_sock_new(gr_sock **out, void *ctx, enum gr_sock_type type, const gr_sock_options *options);
 void gr_sock_destroy(gr_sock **self);
+
+/* What holds for gr_sock_bind() and gr_sock_connect() from now on; at first NULL without a domain.
+ * The socket has it until it is told otherwise, then it forgets the secrets. Returns 0, or
+ * GR_EINVAL when something is missing or too long: then nothing has changed. */
+int gr_sock_secure(gr_sock *self, const gr_sock_security *security);
+
+/* ROUTER: whether a connection may take over the routing id of another one that is still there, as
+ * peers that keep their id and connect anew do. At first it may. Before binding. */
+void gr_sock_set_handover(gr_sock *self, bool handover);
 
 /* Binds; bound, when not NULL, gets the address with wildcards filled in. Returns 0,
  * GR_EADDRINUSE, GR_EADDRESS, GR_EDENIED or GR_ESYSTEM. */

@@ -32,6 +32,12 @@
 ---@field HUGE_DATA_COMPRESS_MODULE string  how: the original's programs read gzip only
 ---@field HUGE_DATA_COMPRESS_LEVEL integer  of gzip and zlib
 ---@field HUGE_DATA_MAXBYTES integer  bytes; what compressed results may inflate to
+---@field ZAP_ADDR? string  where a ZAPService serves brokers elsewhere; without it only those of its process
+---@field ZAP_DEFAULT_DOMAIN string  the domain of connect_zap and of a ZAPService's configure_ functions
+---@field ZAP_REPLY_TIMEOUT number  s; how long a ZAP service elsewhere may take; then nobody is let in
+---@field ZAP_CACHE number  s; how long a broker lets credentials inside messages pass that were found right
+---@field ZAP_PENALTY number  s; the longest that a refusal is held back; it doubles with each one of a source
+---@field ZAP_PLAIN_OVER_TCP boolean  PLAIN may send passwords, unencrypted, over addresses that leave this host
 ---@field ZMQ_IPV6 boolean  addresses may name IPv6 hosts, as tcp://[::1]:5555
 ---@field REMOTE_TRACEBACK boolean  errors of methods carry the worker's traceback
 ---@field DEBUG boolean  the log has debug lines, too
@@ -94,12 +100,9 @@
 ---@field ZMQ_SOCK any  changes nothing: sockets have the options that they need; see ZMQ_HWM and ZMQ_IPV6
 ---@field ZMQ_SOCK_SNDTIMEO any  changes nothing: nothing waits in a socket; REPLY_TIMEOUT bounds a call
 ---@field ZMQ_SOCK_RCVTIMEO any  changes nothing: nothing waits in a socket; REPLY_TIMEOUT bounds a call
----@field ZAP_ADDR any  changes nothing: brokers do not authenticate their peers
----@field ZAP_INPROC_ADDR any  changes nothing: brokers do not authenticate their peers
----@field ZAP_REPLY_TIMEOUT any  changes nothing: brokers do not authenticate their peers
----@field ZAP_DEFAULT_DOMAIN any  changes nothing: brokers do not authenticate their peers
----@field ZAP_PLAIN_DEFAULT_USER any  changes nothing: brokers do not authenticate their peers
----@field ZAP_PLAIN_DEFAULT_PASSWORD any  changes nothing: brokers do not authenticate their peers
+---@field ZAP_INPROC_ADDR any  changes nothing: brokers of this process ask without an address
+---@field ZAP_PLAIN_DEFAULT_USER any  changes nothing: there is no default user or password
+---@field ZAP_PLAIN_DEFAULT_PASSWORD any  changes nothing: there is no default user or password
 ---@field GATE_CLUSTER_NAME any  changes nothing: brokers form no clusters
 ---@field GATE_CLUSTER_DESCRIPTION any  changes nothing: brokers form no clusters
 ---@field GATE_IP_VERSION any  changes nothing: brokers form no clusters

@@ -1,0 +1,660 @@
+#include "engine/zap.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <uthash.h>
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/err.h"
+#include "base/heap.h"
+#include "engine/events.h"
+#include "engine/penalty.h"
+
+enum {
+    PENALTY_MS = 1000,
+    TIMEOUT_MS = 5000,
+    MOST_HELD = 4096,  /* refusals; beyond they go out at once */
+    MOST_ASKED = 4096, /* questions to services elsewhere */
+    MOST_SLOW = 256,   /* hashes that wait */
+    MOST_ENVELOPE = 8, /* frames in front of the empty one */
+    FIELD_MAX = 255,   /* of every field but credentials */
+    CREDENTIAL_MAX = 4096,
+    CREDENTIALS_MAX = 2,
+    NONCE_LEN = 32, /* hexadecimal: the original's services take text for an id */
+};
+
+/* RFC 27, section "Request format"; slices of the message. */
+struct request {
+    gr_slice version, id, domain, address, identity, mechanism;
+    gr_slice credentials[CREDENTIALS_MAX];
+    size_t credential_count;
+};
+
+struct domain {
+    UT_hash_handle hh; /* by the name */
+    gr_policy *policy; /* or NULL: a service elsewhere */
+    uint32_t remote;
+    struct proved *proved;
+    size_t name_len;
+    char name[FIELD_MAX];
+};
+
+/* The last password of a user that a slow hash has proved right. */
+struct proved {
+    UT_hash_handle hh; /* by the name */
+    uint8_t hash[GR_POLICY_HASH_LEN];
+    size_t name_len;
+    char name[GR_POLICY_NAME_MAX];
+};
+
+enum state {
+    SLOW,  /* its password's hash is to be computed */
+    ASKED, /* a service elsewhere was asked; due is when it is given up */
+    HELD,  /* the refusal goes out when it is due */
+};
+
+struct question {
+    gr_zap_via via;
+    gr_msg *msg;
+    size_t first; /* frame of the request, behind the empty one */
+    enum state state;
+    gr_due due;
+    UT_hash_handle hh; /* ASKED: by the nonce */
+    char nonce[NONCE_LEN];
+    struct question *prev, *next;
+};
+
+struct out {
+    gr_zap_via via;
+    gr_msg *msg;
+};
+
+GR_EVENTS(struct out, outs)
+
+struct gr_zap {
+    gr_zap_options options;
+    struct domain *domains;
+    struct question *questions; /* all */
+    struct question *asked;     /* by nonce */
+    gr_heap heap;               /* HELD and ASKED */
+    size_t held_count, slow_count;
+    gr_penalty penalty;
+    struct outs outs;
+    gr_zap_stats stats;
+    char last[200];
+};
+
+int gr_zap_new(gr_zap **out, const gr_zap_options *options)
+{
+    if (sodium_init() < 0)
+        return GR_ENOMEM;
+    gr_zap *self = calloc(1, sizeof(*self));
+    if (self == NULL)
+        return GR_ENOMEM;
+    self->options = *options;
+    if (self->options.penalty_ms == 0)
+        self->options.penalty_ms = PENALTY_MS;
+    if (self->options.timeout_ms == 0)
+        self->options.timeout_ms = TIMEOUT_MS;
+    self->penalty.most_ms = self->options.penalty_ms;
+    *out = self;
+    return 0;
+}
+
+/* --- domains ----------------------------------------------------------------------------- */
+
+static void forget_proved(struct domain *domain)
+{
+    struct proved *proved, *next;
+    HASH_ITER (hh, domain->proved, proved, next) {
+        HASH_DEL(domain->proved, proved);
+        sodium_memzero(proved, sizeof(*proved));
+        free(proved);
+    }
+}
+
+static struct domain *find_domain(const gr_zap *self, gr_slice name)
+{
+    struct domain *found = NULL;
+    if (name.len > 0 && name.len <= FIELD_MAX)
+        HASH_FIND(hh, self->domains, name.data, name.len, found);
+    return found;
+}
+
+static int reset_domain(gr_zap *self, gr_slice name, struct domain **out)
+{
+    if (name.len == 0 || name.len > FIELD_MAX)
+        return GR_EINVAL;
+    struct domain *found = find_domain(self, name);
+    if (found == NULL) {
+        found = calloc(1, sizeof(*found));
+        if (found == NULL)
+            return GR_ENOMEM;
+        memcpy(found->name, name.data, name.len);
+        found->name_len = name.len;
+        HASH_ADD_KEYPTR(hh, self->domains, found->name, found->name_len, found);
+    }
+    gr_policy_release(&found->policy);
+    forget_proved(found);
+    *out = found;
+    return 0;
+}
+
+int gr_zap_set_policy(gr_zap *self, gr_slice name, gr_policy **policy)
+{
+    struct domain *domain;
+    int rc = reset_domain(self, name, &domain);
+    if (rc < 0)
+        return rc;
+    domain->policy = *policy;
+    *policy = NULL;
+    return 0;
+}
+
+int gr_zap_set_remote(gr_zap *self, gr_slice name, uint32_t number)
+{
+    struct domain *domain;
+    int rc = reset_domain(self, name, &domain);
+    if (rc == 0)
+        domain->remote = number;
+    return rc;
+}
+
+static void remove_domain(gr_zap *self, struct domain *domain)
+{
+    HASH_DEL(self->domains, domain);
+    gr_policy_release(&domain->policy);
+    forget_proved(domain);
+    free(domain);
+}
+
+void gr_zap_remove(gr_zap *self, gr_slice name)
+{
+    struct domain *found = find_domain(self, name);
+    if (found != NULL)
+        remove_domain(self, found);
+}
+
+/* --- questions --------------------------------------------------------------------------- */
+
+static void end_question(gr_zap *self, struct question *question)
+{
+    if (question->state == ASKED)
+        HASH_DEL(self->asked, question);
+    self->held_count -= question->state == HELD;
+    self->slow_count -= question->state == SLOW;
+    gr_heap_remove(&self->heap, &question->due);
+    DL_DELETE(self->questions, question);
+    gr_msg_destroy(&question->msg);
+    free(question);
+}
+
+void gr_zap_destroy(gr_zap **zap)
+{
+    gr_zap *self = *zap;
+    if (self == NULL)
+        return;
+    while (self->questions != NULL)
+        end_question(self, self->questions);
+    struct domain *domain, *next;
+    HASH_ITER (hh, self->domains, domain, next)
+        remove_domain(self, domain);
+    struct out out;
+    while (outs_pop(&self->outs, &out))
+        gr_msg_destroy(&out.msg);
+    free(self->outs.items);
+    gr_heap_clear(&self->heap);
+    gr_penalty_clear(&self->penalty);
+    free(self);
+    *zap = NULL;
+}
+
+/* Keeps the message until something happens. Returns NULL when memory is short. */
+static struct question *keep(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
+                             enum state state)
+{
+    struct question *question = calloc(1, sizeof(*question));
+    if (question == NULL)
+        return NULL;
+    *question = (struct question){.via = via, .msg = *msg, .first = first, .state = state};
+    *msg = NULL;
+    DL_APPEND(self->questions, question);
+    self->held_count += state == HELD;
+    self->slow_count += state == SLOW;
+    return question;
+}
+
+/* The first frame behind the empty one; 0 when there is none. */
+static size_t skip_envelope(const gr_msg *msg)
+{
+    size_t len = gr_msg_len(msg);
+    for (size_t i = 1; i < len && i <= MOST_ENVELOPE; i++)
+        if (gr_msg_frame(msg, i).len == 0)
+            return i + 1;
+    return 0;
+}
+
+static bool parse(const gr_msg *msg, size_t first, struct request *out)
+{
+    size_t len = gr_msg_len(msg);
+    gr_slice *fields[] = {&out->version, &out->id,       &out->domain,
+                          &out->address, &out->identity, &out->mechanism};
+    enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
+    *out = (struct request){0};
+    if (first == 0 || len < first + FIELDS || len > first + FIELDS + CREDENTIALS_MAX ||
+        gr_msg_is_cut(msg))
+        return false;
+    for (size_t i = 0; i < FIELDS; i++) {
+        *fields[i] = gr_msg_frame(msg, first + i);
+        if (fields[i]->len > FIELD_MAX)
+            return false;
+    }
+    out->credential_count = len - first - FIELDS;
+    for (size_t i = 0; i < out->credential_count; i++) {
+        out->credentials[i] = gr_msg_frame(msg, first + FIELDS + i);
+        if (out->credentials[i].len > CREDENTIAL_MAX)
+            return false;
+    }
+    return gr_slice_equal(out->version, gr_slice_str("1.0"));
+}
+
+/* --- answers ----------------------------------------------------------------------------- */
+
+/* The original's 0.1 brokers find what they asked for by the user: the identity that they gave,
+ * also when it is refused. Others of its brokers take any. */
+static gr_slice user_field(gr_zap_via via, const struct request *request, gr_slice user)
+{
+    return via.door == GR_ZAP_SERVICE && request->identity.len > 0 ? request->identity : user;
+}
+
+static int build_answer(gr_msg **out, const gr_msg *msg, size_t first, gr_slice id,
+                        const char *status, const char *text, gr_slice user)
+{
+    gr_msg *answer;
+    int rc = gr_msg_new(&answer);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < first && rc == 0; i++) {
+        gr_slice frame = gr_msg_frame(msg, i);
+        rc = gr_msg_add(answer, frame.data, frame.len);
+    }
+    const gr_slice rest[] = {gr_slice_str("1.0"), id,   gr_slice_str(status),
+                             gr_slice_str(text),  user, gr_slice_str("")};
+    for (size_t i = 0; i < sizeof(rest) / sizeof(rest[0]) && rc == 0; i++)
+        rc = gr_msg_add(answer, rest[i].data, rest[i].len);
+    if (rc < 0)
+        gr_msg_destroy(&answer);
+    else
+        *out = answer;
+    return rc;
+}
+
+static void answer(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
+                   const struct request *request, const char *status, const char *text,
+                   gr_slice user)
+{
+    struct out out = {.via = via};
+    if (build_answer(&out.msg, msg, first, request->id, status, text,
+                     user_field(via, request, user)) == 0 &&
+        outs_push(&self->outs, &out) < 0)
+        gr_msg_destroy(&out.msg);
+}
+
+static void admit(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
+                  const struct request *request, gr_slice user)
+{
+    self->stats.admitted++;
+    answer(self, via, msg, first, request, "200", "OK", user);
+}
+
+/* Nobody decided: refused, and not by a fault of the one who asks. */
+static void fail(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
+                 const struct request *request, const char *text)
+{
+    self->stats.failed++;
+    answer(self, via, msg, first, request, "500", text, gr_slice_str(""));
+}
+
+static void answer_no(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
+                      const struct request *request)
+{
+    answer(self, via, msg, first, request, "400", "NO ACCESS", gr_slice_str(""));
+}
+
+static void note_refused(gr_zap *self, const struct request *request, const char *why)
+{
+    self->stats.refused++;
+    snprintf(self->last, sizeof(self->last), "%.*s in domain %.*s from %.*s: %s",
+             (int)gr_least(request->mechanism.len, 16), (const char *)request->mechanism.data,
+             (int)gr_least(request->domain.len, 64), (const char *)request->domain.data,
+             (int)gr_least(request->address.len, 64), (const char *)request->address.data, why);
+}
+
+/* Takes *msg when it holds the answer back. */
+static void refuse(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
+                   const struct request *request, const char *why, int64_t now_ms)
+{
+    note_refused(self, request, why);
+    uint32_t penalty_ms = gr_penalty_add(&self->penalty, request->address, now_ms);
+    struct question *held = self->held_count < MOST_HELD ? keep(self, via, msg, first, HELD) : NULL;
+    if (held == NULL) {
+        answer_no(self, via, *msg, first, request);
+    } else if (gr_heap_set(&self->heap, &held->due, now_ms + penalty_ms) < 0) {
+        answer_no(self, via, held->msg, first, request);
+        end_question(self, held);
+    }
+}
+
+/* --- deciding ---------------------------------------------------------------------------- */
+
+static struct proved *find_proved(const struct domain *domain, gr_slice user)
+{
+    struct proved *found = NULL;
+    if (user.len > 0 && user.len <= GR_POLICY_NAME_MAX)
+        HASH_FIND(hh, domain->proved, user.data, user.len, found);
+    return found;
+}
+
+static bool is_proved(const struct domain *domain, const struct request *request)
+{
+    const struct proved *found = find_proved(domain, request->credentials[0]);
+    uint8_t hash[GR_POLICY_HASH_LEN];
+    gr_policy_hash(domain->policy, request->credentials[0], request->credentials[1], hash);
+    bool same = found != NULL && sodium_memcmp(hash, found->hash, sizeof(hash)) == 0;
+    sodium_memzero(hash, sizeof(hash));
+    return same;
+}
+
+static void note_proved(struct domain *domain, const struct request *request)
+{
+    gr_slice user = request->credentials[0];
+    struct proved *found = find_proved(domain, user);
+    if (found == NULL) {
+        found = calloc(1, sizeof(*found));
+        if (found == NULL)
+            return;
+        memcpy(found->name, user.data, user.len);
+        found->name_len = user.len;
+        HASH_ADD_KEYPTR(hh, domain->proved, found->name, found->name_len, found);
+    }
+    gr_policy_hash(domain->policy, user, request->credentials[1], found->hash);
+}
+
+static bool is_mechanism(const struct request *request, const char *name, size_t credentials)
+{
+    return gr_slice_equal(request->mechanism, gr_slice_str(name)) &&
+           request->credential_count == credentials;
+}
+
+static enum gr_verdict check(const struct domain *domain, const struct request *request,
+                             char z85[41], gr_slice *user, const char **why)
+{
+    const gr_policy *policy = domain->policy;
+    *user = gr_slice_str("");
+    *why = "its address is not allowed";
+    if (!gr_policy_admits_address(policy, request->address))
+        return GR_REFUSED;
+    if (is_mechanism(request, "NULL", 0)) {
+        *why = "who has nothing to show is not let in";
+        return gr_policy_admits_null(policy) ? GR_ADMITTED : GR_REFUSED;
+    }
+    if (is_mechanism(request, "PLAIN", 2)) {
+        *why = "user or password are wrong";
+        *user = request->credentials[0];
+        enum gr_verdict verdict = gr_policy_check_plain(policy, *user, request->credentials[1]);
+        return verdict == GR_UNDECIDED && is_proved(domain, request) ? GR_ADMITTED : verdict;
+    }
+    if (is_mechanism(request, "CURVE", 1)) {
+        *why = "its key is unknown";
+        return gr_policy_admits_key(policy, request->credentials[0], z85, user) ? GR_ADMITTED
+                                                                                : GR_REFUSED;
+    }
+    *why = "there is no such mechanism here";
+    return GR_REFUSED;
+}
+
+static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
+                          const struct request *request, uint32_t remote, int64_t now_ms);
+
+static void decide(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first, int64_t now_ms)
+{
+    struct request request;
+    char z85[41];
+    gr_slice user;
+    const char *why;
+    if (!parse(*msg, first, &request)) {
+        self->stats.malformed++;
+        if (request.id.len > 0)
+            answer_no(self, via, *msg, first, &request);
+        return;
+    }
+    const struct domain *domain = find_domain(self, request.domain);
+    if (domain == NULL) {
+        refuse(self, via, msg, first, &request, "there is no such domain", now_ms);
+        return;
+    }
+    if (domain->policy == NULL) {
+        ask_elsewhere(self, via, msg, first, &request, domain->remote, now_ms);
+        return;
+    }
+    switch (check(domain, &request, z85, &user, &why)) {
+    case GR_ADMITTED:
+        admit(self, via, *msg, first, &request, user);
+        break;
+    case GR_REFUSED:
+        refuse(self, via, msg, first, &request, why, now_ms);
+        break;
+    case GR_UNDECIDED:
+        if (self->slow_count >= MOST_SLOW || keep(self, via, msg, first, SLOW) == NULL)
+            fail(self, via, *msg, first, &request, "too many passwords wait to be checked");
+        break;
+    }
+}
+
+/* --- slow hashes ------------------------------------------------------------------------- */
+
+/* When a question's turn comes: a source that was refused waits its penalty first. */
+static int64_t turn_of(const gr_zap *self, const struct question *question)
+{
+    struct request request;
+    parse(question->msg, question->first, &request);
+    return gr_penalty_until(&self->penalty, request.address);
+}
+
+bool gr_zap_work(gr_zap *self, int64_t now_ms)
+{
+    struct question *at = self->questions;
+    while (at != NULL && (at->state != SLOW || turn_of(self, at) > now_ms))
+        at = at->next;
+    if (at == NULL)
+        return false;
+    struct request request;
+    struct question question = *at;
+    at->msg = NULL;
+    end_question(self, at);
+    parse(question.msg, question.first, &request);
+    struct domain *domain = find_domain(self, request.domain);
+    if (domain == NULL || domain->policy == NULL) { /* it has changed meanwhile */
+        refuse(self, question.via, &question.msg, question.first, &request,
+               "there is no such domain", now_ms);
+    } else if (is_proved(domain, &request) ||
+               gr_policy_check_slowly(domain->policy, request.credentials[0],
+                                      request.credentials[1])) {
+        note_proved(domain, &request);
+        admit(self, question.via, question.msg, question.first, &request, request.credentials[0]);
+    } else {
+        refuse(self, question.via, &question.msg, question.first, &request,
+               "user or password are wrong", now_ms);
+    }
+    gr_msg_destroy(&question.msg);
+    return true;
+}
+
+/* --- services elsewhere ------------------------------------------------------------------ */
+
+/* The same request under a number of ours, without the identity: then a service of ours gives the
+ * user's name, where the original's brokers want their own word back. */
+static int build_request(gr_msg **out, const gr_msg *msg, size_t first, const char nonce[NONCE_LEN])
+{
+    enum { ID = 1, IDENTITY = 4 };
+    gr_msg *asked;
+    int rc = gr_msg_new(&asked);
+    if (rc < 0)
+        return rc;
+    rc = gr_msg_add(asked, "", 0);
+    for (size_t i = first; i < gr_msg_len(msg) && rc == 0; i++) {
+        gr_slice frame = gr_msg_frame(msg, i);
+        if (i - first == ID)
+            frame = gr_slice_of(nonce, NONCE_LEN);
+        if (i - first == IDENTITY)
+            frame = gr_slice_str("");
+        rc = gr_msg_add(asked, frame.data, frame.len);
+    }
+    if (rc < 0)
+        gr_msg_destroy(&asked);
+    else
+        *out = asked;
+    return rc;
+}
+
+static void make_nonce(char nonce[NONCE_LEN])
+{
+    uint8_t bytes[NONCE_LEN / 2];
+    char hex[NONCE_LEN + 1];
+    randombytes_buf(bytes, sizeof(bytes));
+    sodium_bin2hex(hex, sizeof(hex), bytes, sizeof(bytes));
+    memcpy(nonce, hex, NONCE_LEN);
+}
+
+static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
+                          const struct request *request, uint32_t remote, int64_t now_ms)
+{
+    struct out out = {.via = {.door = GR_ZAP_REMOTE, .number = remote}};
+    char nonce[NONCE_LEN];
+    make_nonce(nonce);
+    if (HASH_COUNT(self->asked) >= MOST_ASKED || build_request(&out.msg, *msg, first, nonce) < 0) {
+        fail(self, via, *msg, first, request, "too many questions wait");
+        return;
+    }
+    struct question *asked = keep(self, via, msg, first, ASKED);
+    if (asked == NULL) {
+        gr_msg_destroy(&out.msg);
+        fail(self, via, *msg, first, request, "out of memory");
+        return;
+    }
+    memcpy(asked->nonce, nonce, NONCE_LEN);
+    HASH_ADD(hh, self->asked, nonce, NONCE_LEN, asked);
+    if (gr_heap_set(&self->heap, &asked->due, now_ms + self->options.timeout_ms) < 0 ||
+        outs_push(&self->outs, &out) < 0) {
+        gr_msg_destroy(&out.msg);
+        fail(self, via, asked->msg, first, request, "out of memory");
+        end_question(self, asked);
+    }
+}
+
+/* The name of whom a service elsewhere has admitted: PLAIN says it, whatever the service calls it.
+ */
+static gr_slice name_of(const struct request *request, gr_slice said, char z85[41])
+{
+    if (is_mechanism(request, "PLAIN", 2))
+        return request->credentials[0];
+    if (said.len > 0)
+        return said;
+    if (is_mechanism(request, "CURVE", 1) && request->credentials[0].len == GR_POLICY_KEY_LEN)
+        return gr_slice_str(zmq_z85_encode(z85, request->credentials[0].data, GR_POLICY_KEY_LEN));
+    return gr_slice_str("");
+}
+
+/* RFC 27, section "Reply format": version, id, status, text, user, metadata. */
+static void on_reply(gr_zap *self, const gr_msg *msg, int64_t now_ms)
+{
+    enum { DELIMITER, VERSION, ID, STATUS, TEXT, USER, METADATA, FRAMES };
+    struct question *asked = NULL;
+    if (gr_msg_len(msg) == FRAMES && gr_msg_frame(msg, DELIMITER).len == 0 &&
+        gr_msg_frame(msg, ID).len == NONCE_LEN && gr_msg_frame(msg, USER).len <= FIELD_MAX)
+        HASH_FIND(hh, self->asked, gr_msg_frame(msg, ID).data, NONCE_LEN, asked);
+    if (asked == NULL) {
+        self->stats.malformed++;
+        return;
+    }
+    struct question question = *asked;
+    asked->msg = NULL;
+    end_question(self, asked);
+    struct request request;
+    char z85[41];
+    parse(question.msg, question.first, &request);
+    gr_slice status = gr_msg_frame(msg, STATUS);
+    if (gr_slice_equal(status, gr_slice_str("200")))
+        admit(self, question.via, question.msg, question.first, &request,
+              name_of(&request, gr_msg_frame(msg, USER), z85));
+    else if (gr_slice_equal(status, gr_slice_str("400")))
+        refuse(self, question.via, &question.msg, question.first, &request,
+               "the ZAP service says so", now_ms);
+    else
+        fail(self, question.via, question.msg, question.first, &request,
+             "the ZAP service has failed");
+    gr_msg_destroy(&question.msg);
+}
+
+/* --- the face ---------------------------------------------------------------------------- */
+
+void gr_zap_receive(gr_zap *self, gr_zap_via via, gr_msg **msg, int64_t now_ms)
+{
+    if (via.door == GR_ZAP_REMOTE)
+        on_reply(self, *msg, now_ms);
+    else
+        decide(self, via, msg, skip_envelope(*msg), now_ms);
+    gr_msg_destroy(msg);
+}
+
+bool gr_zap_next_out(gr_zap *self, gr_zap_via *via, gr_msg **msg)
+{
+    struct out out;
+    if (!outs_pop(&self->outs, &out))
+        return false;
+    *via = out.via;
+    *msg = out.msg;
+    return true;
+}
+
+void gr_zap_tick(gr_zap *self, int64_t now_ms)
+{
+    gr_due *due;
+    while ((due = gr_heap_first(&self->heap)) != NULL && due->at_ms <= now_ms) {
+        struct question *question = GR_HEAP_ENTRY(due, struct question, due);
+        struct request request;
+        parse(question->msg, question->first, &request);
+        if (question->state == HELD)
+            answer_no(self, question->via, question->msg, question->first, &request);
+        else
+            fail(self, question->via, question->msg, question->first, &request,
+                 "the ZAP service does not answer");
+        end_question(self, question);
+    }
+}
+
+int64_t gr_zap_next_due(const gr_zap *self)
+{
+    const gr_due *due = gr_heap_first(&self->heap);
+    int64_t at_ms = due != NULL ? due->at_ms : GR_NEVER;
+    if (self->slow_count == 0)
+        return at_ms;
+    for (const struct question *at = self->questions; at != NULL; at = at->next) {
+        int64_t turn_ms = at->state == SLOW ? turn_of(self, at) : GR_NEVER;
+        if (turn_ms < at_ms)
+            at_ms = turn_ms;
+    }
+    return at_ms;
+}
+
+void gr_zap_get_stats(const gr_zap *self, gr_zap_stats *out)
+{
+    *out = self->stats;
+}
+
+void gr_zap_last_refused(const gr_zap *self, char *text, size_t len)
+{
+    snprintf(text, len, "%s", self->last);
+}
