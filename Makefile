@@ -132,7 +132,7 @@ build/bare_codec: scripts/bench/bare_codec.c
 bench-codec: host build/bare_codec ## the codecs beside their bare libraries: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
 	@$(HOST) scripts/bench/codec.lua build/bare_codec 0.5 $(or $(BENCH_ROUNDS),3)
 
-bench-huge: host build/bare_codec ## HugeData between processes beside the bare codecs: [BENCH_ROUNDS=3]
+bench-huge: host build/bare_codec ## HugeData between processes beside the bare codecs: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
 	@$(HOST) scripts/bench/huge.lua build/bare_codec 1 $(or $(BENCH_ROUNDS),3)
 
 install: host ## install the host and its Lua files: [PREFIX=/usr/local] [DESTDIR=]

@@ -48,7 +48,8 @@ print(("HugeData, %d MiB, medians of %d rounds of %g s each, in turn; ratios are
 print "(a) the library in C, one thread; (b) worker, broker and client: a string; (c) likewise, fed by 256 KiB"
 print(("%-6s %5s  %9s %9s   %9s %9s %6s %6s"):format("codec", "level", "enc (a)", "dec (a)", "(b) MB/s", "(c) MB/s",
   "b/a", "c/a"))
-for _, name in ipairs { "gzip", "zlib", "zstd", "lz4", "bz2", "lzma" } do
+local only = os.getenv "BENCH_CODEC"
+for _, name in ipairs(only and { only } or { "gzip", "zlib", "zstd", "lz4", "bz2", "lzma" }) do
   local level = codec.get(name).level_default
   local a, b = runs.compare(rounds, function() return run_bare(name, level) end, function() return run_ours(name) end)
   local fed = {}
