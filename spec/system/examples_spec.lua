@@ -57,6 +57,10 @@ client of tcp://127.0.0.1:7777
 ]], output_of(file))
 end
 
+expected["huge_executor.lua"] = function(file)
+  assert.equal("538468\t999983\n", output_of(file))
+end
+
 expected["python.lua"] = function(file)
   assert.equal("gate01\t6\ngate02\t6\n", output_of(file))
 end

@@ -15,6 +15,10 @@ function core.now() end
 ---@return integer milliseconds of the monotonic clock
 function core.now_ms() end
 
+---@param bytes string
+---@return boolean is_text  they are UTF-8
+function core.is_text(bytes) end
+
 ---Has "due" dispatched at that time. One timer; nil stops it.
 ---@param at_ms integer?
 ---@param keep boolean  the host waits for it
