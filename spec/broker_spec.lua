@@ -1792,7 +1792,7 @@ describe("broker, the service Gate", function()
     c:request(4, "S")
     assert.is_nil(other:hear("REQUEST").client)
     local first, second = handlers:hear "REQUEST", handlers:hear "REQUEST"
-    assert.same({ "near", "inproc", 20000 }, { first.client, first.address, #first.payload })
+    assert.same({ "near", "inproc", "", 20000 }, { first.client, first.address, first.user, #first.payload })
     assert.same({ "gc-01", "" }, { second.client, second.address }) -- ZeroMQ knows no address here
     assert.is_nil(handlers:hear())
     answer(handlers, first)

@@ -65,12 +65,14 @@ local serving = {}
 ---it says which connection this is, not who is there
 ---@field client_addr? string   the client's host: "127.0.0.1" over tcp, "inproc" in this process; nil when ZeroMQ does
 ---not know it
+---@field user? string          who the client has shown to be, by its connection or its credentials; see docs/security.md
 ---@field body string           the arguments as they came: a msgpack array, and behind it a map when there are keywords
 
 local function start_handler(self, job, fn, ...)
-  local client_id, client_addr, body = self.core:caller()
+  local client_id, client_addr, body, user = self.core:caller()
   task.resume(job, fn, self.object, {
     method = job.method, request_id = job.id, client_id = client_id, client_addr = client_addr, body = body,
+    user = user,
   }, ...)
 end
 

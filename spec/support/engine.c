@@ -991,6 +991,7 @@ static int worker_next_event(lua_State *L) /* worker:next_event() -> {type =, ..
     set_slice(L, "method", event.method);
     set_slice(L, "client", event.client);
     set_slice(L, "address", event.address);
+    set_slice(L, "user", event.user);
     set_message(L, box, event.payload);
     return 1;
 }

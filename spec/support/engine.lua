@@ -103,11 +103,11 @@ function bench:worker(id, service, more, via)
   return made
 end
 
--- A worker of Gate is told who calls: two frames before the message.
+-- A worker of Gate is told who calls: three frames before the message.
 local function read_out(via, ...)
-  if via ~= "local_back" or select("#", ...) < 3 then return M.read(...) end
-  local message = M.read(select(3, ...))
-  message.client, message.address = ...
+  if via ~= "local_back" or select("#", ...) < 4 then return M.read(...) end
+  local message = M.read(select(4, ...))
+  message.client, message.address, message.user = ...
   return message
 end
 

@@ -287,8 +287,8 @@ static int push_refused(lua_State *L, const gr_worker_event *event)
 }
 
 static int m_caller(lua_State *L)
-/* worker:caller() -> client_id, client_addr or nil, body: of the request that next() has just
- * given, when the worker is the broker's own; else nothing */
+/* worker:caller() -> client_id, client_addr or nil, body, user or nil: of the request that next()
+ * has just given, when the worker is the broker's own; else nothing */
 {
     struct box *box = check_open(L);
     const gr_worker_event *event = &box->event;
@@ -300,7 +300,10 @@ static int m_caller(lua_State *L)
     else
         lua_pushnil(L);
     lua_pushlstring(L, (const char *)event->payload.data, event->payload.len);
-    return 3;
+    if (event->user.len == 0)
+        return 3;
+    lua_pushlstring(L, (const char *)event->user.data, event->user.len);
+    return 4;
 }
 
 static int push_event(lua_State *L, struct box *box, const gr_worker_event *event)

@@ -295,7 +295,10 @@ void gr_broker_introduce(gr_broker *self, gr_peer *worker, const gr_peer *client
     gr_slice address =
         gr_broker_is_local(client) ? gr_slice_str("inproc") : gr_buf_slice(&client->address);
     const void *text = address.len > 0 ? (const void *)address.data : "";
-    if (gr_gh1_readdress(*msg, 1, envelope) < 0 || gr_msg_set(*msg, 0, text, address.len) < 0 ||
+    const void *user = client->user.len > 0 ? (const void *)client->user.data : "";
+    if (gr_gh1_readdress(*msg, 1, envelope) < 0 ||
+        gr_msg_set(*msg, 0, user, client->user.len) < 0 ||
+        gr_msg_prepend(*msg, text, address.len) < 0 ||
         gr_msg_prepend(*msg, client->key + 1, client->key_len - 1) < 0 ||
         gr_msg_prepend(*msg, worker->key + 1, worker->key_len - 1) < 0)
         gr_msg_destroy(msg);

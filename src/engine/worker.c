@@ -271,11 +271,11 @@ static void on_error(gr_worker *self, const gr_envelope *error, gr_msg **msg)
     *msg = NULL;
 }
 
-/* The broker in this process puts two frames before a request of its own service: who calls. Other
- * messages of gh1 have no third frame. */
+/* The broker in this process puts three frames before a request of its own service: who calls.
+ * Other messages of gh1 have no third frame. */
 static size_t introduction(const gr_worker *self, const gr_msg *msg)
 {
-    enum { INTRODUCTION = 2, PLAIN = 2 };
+    enum { INTRODUCTION = 3, PLAIN = 2 };
     return self->options.local && gr_msg_len(msg) > PLAIN ? INTRODUCTION : 0;
 }
 
@@ -286,6 +286,7 @@ static int read_message(gr_worker *self, const gr_msg *msg, gr_envelope *out)
     if (rc == 0 && first > 0) {
         out->caller = gr_msg_frame(msg, 0);
         out->address = gr_msg_frame(msg, 1);
+        out->user = gr_msg_frame(msg, 2);
     }
     return rc;
 }

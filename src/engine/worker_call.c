@@ -200,6 +200,7 @@ void gr_worker_on_request(gr_worker *self, gr_envelope *request, gr_msg **msg, i
                        .payload = request->payload,
                        .client = self->options.local ? request->caller : gr_slice_of(NULL, 0),
                        .address = request->address,
+                       .user = request->user,
                        .msg = *msg,
                    });
     *msg = NULL;

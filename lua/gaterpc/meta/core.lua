@@ -241,6 +241,7 @@ function worker:finish(route) end
 ---@return string? client_id
 ---@return string? client_addr  nil: unknown
 ---@return string? body         the packed arguments
+---@return string? user         nil: nobody in particular
 function worker:caller() end
 
 ---Tells the guard which method has the thread.
