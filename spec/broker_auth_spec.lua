@@ -125,6 +125,18 @@ describe("a broker that wants to know its peers", function()
       assert.equal(2, #world.asked)
     end)
 
+    it("asks nobody about other mechanisms than PLAIN, which the original's ZAP service lets in unseen", function()
+      world.users = nil
+      for _, mechanism in ipairs { "NULL", "GSSAPI", "CURVE", "PLAINER" } do
+        for _, dialect in ipairs { "gate01", "gate02" } do
+          local c = world:client(dialect)
+          c:request { mechanism = mechanism, user = "me", password = "secret" }
+          assert.is_nil(world.broker:question())
+          assert.not_equal(1, world:stats().calls)
+        end
+      end
+    end)
+
     it("asks anew about a refusal after a second, and about everything when policies have changed", function()
       local c = world:client "gate02"
       c:request(wrong)
@@ -245,6 +257,18 @@ describe("a broker that wants to know its peers", function()
     assert.equal(1, world:stats().malformed)
     w:answer(w:hear "REQUEST", "REPLY", 3)
     assert.equal(3, (mixed.outcome(victim:hear "REPLY")))
+  end)
+
+  it("lets no client be a worker by what it says", function()
+    for _, dialect in ipairs { "gh1", "gate01", "gate02" } do
+      local c = world:client(dialect)
+      c:request { service = "Gate", method = "get_services" }
+      c:hear "REPLY"
+      c:send(engine.build_as(dialect, "worker_to_broker",
+        { type = "READY", service = "S", credit = 1, sender = c.id, seed = 1 }))
+      assert.equal(0, world:stats().workers)
+    end
+    assert.equal(3, world:stats().malformed)
   end)
 
   it("counts answers to calls of other workers, which reach nobody", function()

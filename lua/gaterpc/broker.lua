@@ -65,7 +65,7 @@ local serving = {}
 ---it says which connection this is, not who is there
 ---@field client_addr? string   the client's host: "127.0.0.1" over tcp, "inproc" in this process; nil when ZeroMQ does
 ---not know it
----@field user? string          who the client has shown to be, by its connection or its credentials; see docs/security.md
+---@field user? string          who the client has shown to be, by its connection or its credentials
 ---@field body string           the arguments as they came: a msgpack array, and behind it a map when there are keywords
 
 local function start_handler(self, job, fn, ...)

@@ -39,7 +39,17 @@ local FEED_MAX = 16 -- chunks that wait to be compressed
 local feed = {}
 local feed_mt = { __name = "gaterpc.HugeDataFeed", __index = feed }
 
+local prepare -- what huge_jobs.lua wants done before there are any
+
+---@package
+---@param fn fun()
+function M.before_feeds(fn)
+  prepare = fn
+end
+
 local function new_feed()
+  if prepare then prepare() end
+  prepare = nil
   return setmetatable({ chunks = queue.new { maxsize = FEED_MAX }, ended = false, begun = false, jobs = {} }, feed_mt)
 end
 

@@ -33,12 +33,14 @@ local function lend_huge(self)
   return lend(self.data)
 end
 
-for type, how in pairs { [FEED] = { "HugeDataFeed", huge.feed_metatable, lend },
-  [HUGE] = { "HugeData", huge.metatable, lend_huge } } do
-  msgpack.unregister_ext(type) -- of this file, loaded before
-  msgpack.register_ext { type = type, name = how[1], metatable = how[2], pack = how[3] }
-  portable.allow(how[2])
-end
+-- With the first feed: programs without one pack and unpack without ext types.
+huge.before_feeds(function()
+  for type, how in pairs { [FEED] = { "HugeDataFeed", huge.feed_metatable, lend },
+    [HUGE] = { "HugeData", huge.metatable, lend_huge } } do
+    msgpack.register_own_ext { type = type, name = how[1], metatable = how[2], pack = how[3] }
+    portable.allow(how[2])
+  end
+end)
 
 ---Calls pack(job, ...), and lends the job what is packed by that. Raises what it raises.
 ---@param job table

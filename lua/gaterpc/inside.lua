@@ -103,8 +103,8 @@ end
 local function new_feed(id) return setmetatable({ id = id, ended = false }, feed_mt) end
 local function new_huge(id) return setmetatable({ data = new_feed(id) }, huge_mt) end
 local function refuse() error("in an executor it can only be the first result, and have data", 0) end
-msgpack.register_ext { type = -105, name = "HugeDataFeed", metatable = feed_mt, pack = refuse, unpack = new_feed }
-msgpack.register_ext { type = -106, name = "HugeData", metatable = huge_mt, pack = refuse, unpack = new_huge }
+msgpack.register_own_ext { type = -105, name = "HugeDataFeed", metatable = feed_mt, pack = refuse, unpack = new_feed }
+msgpack.register_own_ext { type = -106, name = "HugeData", metatable = huge_mt, pack = refuse, unpack = new_huge }
 
 -- What the functions of methods have for a self.
 local stand_in_mt = {
