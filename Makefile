@@ -122,14 +122,20 @@ bench: host $(log_module) ## ours beside bare libzmq, in one run: [BENCH_SECONDS
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/lines scripts/bench/lines.c
 	@$(HOST) scripts/bench/bench.lua build/bare $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
+	@$(HOST) scripts/bench/security.lua $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3) 2>/dev/null
 	@$(HOST) scripts/bench/executor.lua $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
 	@$(HOST) scripts/bench/log.lua build/lines 200000 $(or $(BENCH_ROUNDS),3)
-	@$(MAKE) -s bench-codec
+	@$(MAKE) -s bench-codec bench-huge
 
-bench-codec: host ## the codecs beside their bare libraries: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
+build/bare_codec: scripts/bench/bare_codec.c
 	@mkdir -p build
-	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare_codec scripts/bench/bare_codec.c -lz -lzstd -llz4 -lbz2 -llzma
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o $@ $< -lz -lzstd -llz4 -lbz2 -llzma
+
+bench-codec: host build/bare_codec ## the codecs beside their bare libraries: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
 	@$(HOST) scripts/bench/codec.lua build/bare_codec 0.5 $(or $(BENCH_ROUNDS),3)
+
+bench-huge: host build/bare_codec ## HugeData between processes beside the bare codecs: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
+	@$(HOST) scripts/bench/huge.lua build/bare_codec 1 $(or $(BENCH_ROUNDS),3)
 
 install: host ## install the host and its Lua files: [PREFIX=/usr/local] [DESTDIR=]
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gaterpc/lua/gaterpc
@@ -142,4 +148,4 @@ clean: ## remove everything that was built
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.PHONY: all host check lint format docs bench bench-codec install clean help fuzz
+.PHONY: all host check lint format docs bench bench-codec bench-huge install clean help fuzz

@@ -57,6 +57,10 @@ client of tcp://127.0.0.1:7777
 ]], output_of(file))
 end
 
+expected["huge_executor.lua"] = function(file)
+  assert.equal("538468\t999983\n", output_of(file))
+end
+
 expected["python.lua"] = function(file)
   assert.equal("gate01\t6\ngate02\t6\n", output_of(file))
 end
@@ -109,6 +113,16 @@ expected["logging.lua"] = function(file)
 {"level":"info","logger":"shop.orders","message":"ordered",]]
     .. [["fields":{"auth":{"token":"***"},"user":"bob\n2026 ERROR forged","what":"nothing"}}]] .. "\n", host.out)
   assert.truthy(host.err:find('^%S+ WARNING shop.orders a strange order list=%[%] user="bob\\n2026 ERROR forged"\n$'))
+end
+
+expected["secure.lua"] = function(file)
+  local text = output_of(file):gsub("tcp://127.0.0.1:%d+", "ADDRESS")
+  assert.equal([[
+ann	open	gold
+ann	close	nil	PERMISSION_DENIED: this user may not call this method [Vault.close]
+eve	open	nil	UNAUTHENTICATED: the broker at ADDRESS does not accept the public key of zap_credentials [Vault.open]
+eve	close	nil	UNAUTHENTICATED: the broker at ADDRESS does not accept the public key of zap_credentials [Vault.close]
+]], text)
 end
 
 expected["hooks.lua"] = function(file)

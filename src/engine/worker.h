@@ -49,6 +49,9 @@ typedef struct gr_worker_event {
     bool whole;           /* REQUEST: a large result had better come in one message */
     gr_slice method;      /* REQUEST: points into msg */
     gr_slice payload;     /* REQUEST, REFUSED: points into msg */
+    gr_slice client;      /* REQUEST to a handler of the broker: the routing id of who calls, and */
+    gr_slice address;     /* its host, "" when that is unknown, and */
+    gr_slice user;        /* who it has shown to be, "" for nobody; they point into msg */
     gr_msg *msg;          /* yours, to destroy; may be NULL */
 } gr_worker_event;
 

@@ -15,6 +15,10 @@ function core.now() end
 ---@return integer milliseconds of the monotonic clock
 function core.now_ms() end
 
+---@param bytes string
+---@return boolean is_text  they are UTF-8
+function core.is_text(bytes) end
+
 ---Has "due" dispatched at that time. One timer; nil stops it.
 ---@param at_ms integer?
 ---@param keep boolean  the host waits for it
@@ -59,6 +63,9 @@ function core.log_level(level) end
 ---@return string? code   RESOURCE_EXHAUSTED: there are too many loggers
 ---@return string? text
 function core.logger_level(name, level) end
+
+---@return table<string, integer> levels  that were set, of loggers by name; not the root's
+function core.logger_levels() end
 
 ---@param name string
 ---@param level integer
@@ -229,6 +236,13 @@ function worker:flush(route) end
 ---Ends a stream.
 ---@param route integer
 function worker:finish(route) end
+
+---Who makes the call that next() has just given, when this is the broker's own worker; else nothing.
+---@return string? client_id
+---@return string? client_addr  nil: unknown
+---@return string? body         the packed arguments
+---@return string? user         nil: nobody in particular
+function worker:caller() end
 
 ---Tells the guard which method has the thread.
 ---@param method string
