@@ -24,7 +24,7 @@ endif
 sources := $(wildcard src/*/*.c)
 objects := $(sources:src/%.c=$(BUILD)/%.o)
 
-all: host $(BUILD)/spec/engine.so $(BUILD)/spec/logspec.so $(BUILD)/spec/socks.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
+all: host $(BUILD)/spec/engine.so $(BUILD)/spec/logspec.so $(BUILD)/spec/socks.so $(BUILD)/spec/zapspec.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
 host: $(HOST) ## build the host only
 
 $(HOST): $(objects)
@@ -57,6 +57,12 @@ sock_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c src/wir
 $(sock_module): $(sock_objects)
 	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
 
+zap_module  := $(BUILD)/spec/zapspec.so
+zap_objects := $(filter-out %/engine.o,$(engine_objects)) $(BUILD)/spec/spec/support/zap.o
+
+$(zap_module): $(zap_objects)
+	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
+
 $(BUILD)/spec/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -flto%,$(cflags)) $(CFLAGS) -fPIC -c -o $@ $<
@@ -84,7 +90,7 @@ build-fuzz/%.o: %.c
 	clang $(fuzz_cflags) -fsanitize=fuzzer-no-link -c -o $@ $<
 
 .PRECIOUS: build-fuzz/%.o
--include $(engine_objects:.o=.d) $(log_objects:.o=.d) $(sock_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
+-include $(engine_objects:.o=.d) $(log_objects:.o=.d) $(sock_objects:.o=.d) $(zap_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
 # --- end of spec modules
 
 # Specs: all, or ONLY=name for spec/name_spec.lua or spec/system/name_spec.lua, or a folder. "unit" is
@@ -99,7 +105,7 @@ $(programs): $(BUILD)/spec/%: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -flto% -MMD -MP,$(cflags)) $(filter-out -flto%,$(ldflags)) -o $@ $< $(libs)
 
-check: host $(engine_module) $(log_module) $(sock_module) $(programs) ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
+check: host $(engine_module) $(log_module) $(sock_module) $(zap_module) $(programs) ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
 	$(if $(SANITIZE),GATERPC_SLOW=6) ASAN_OPTIONS=abort_on_error=0:detect_stack_use_after_return=0 \
 	LSAN_OPTIONS=suppressions=spec/support/lsan.supp:print_suppressions=0 \
 	TSAN_OPTIONS=suppressions=$(CURDIR)/spec/support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1 \

@@ -114,11 +114,13 @@ end
 function M.load(path)
   local file, why = io.open(path, "rb")
   if not file then return nil, errors.new("INVALID_ARGUMENT", "access list: " .. why) end
-  local text = file:read(LARGEST + 1) or ""
+  local text, unreadable = file:read(LARGEST + 1)
   file:close()
   local function refuse(problem)
     return nil, errors.new("INVALID_ARGUMENT", ("access list %s: %s"):format(path, problem))
   end
+  if unreadable then return refuse(unreadable) end
+  text = text or ""
   if #text > LARGEST then return refuse "it is larger than 1 MiB" end
   local chunk, syntax = load(text, "@" .. path, "t", {})
   if not chunk then return refuse(syntax) end

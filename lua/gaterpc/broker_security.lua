@@ -48,6 +48,7 @@ function M.connect_zap(state, given, level)
   if state.zap then error("connect_zap was called already", level + 1) end
   local mechanism = check_mechanism("connect_zap", given.mechanism, level + 1) or "PLAIN"
   local domain = given.domain or settings.ZAP_DEFAULT_DOMAIN
+  if given.addr then plain.check("connect_zap", mechanism, given.addr, level + 1) end
   local ok, err = zap_service.connect(state.core, domain, given.addr)
   if not ok then error(err, level + 1) end
   state.zap = { mechanism = mechanism, domain = domain }
@@ -167,6 +168,7 @@ end
 
 ---@package
 function M.close(state)
+  zap_service.disconnect(state.core)
   if state.own_zap then state.own_zap:stop() end
   state.own_zap = nil
 end

@@ -12,11 +12,13 @@ local core = require "gaterpc.core"
 local curve = require "gaterpc.curve"
 local errors = require "gaterpc.error"
 local options = require "gaterpc.options"
+local plain = require "gaterpc.plain"
 local settings = require "gaterpc.settings"
 
 local M = {}
 
 local WARNING, INFO = 30, 20
+local KEYS = "public keys by name, a folder, or \"*\""
 local LARGEST = 16 << 20 -- bytes of a file of users
 
 ---@class gaterpc.ZAPServiceOptions
@@ -27,8 +29,9 @@ local LARGEST = 16 << 20 -- bytes of a file of users
 local methods = {}
 local mt = { __name = "gaterpc.ZAPService", __index = methods }
 
--- Services that have started, by domain; and brokers that want to hear of changes, by domain.
-local owners, watchers = {}, {}
+-- By domain: services that have started; brokers that want to hear of changes; services elsewhere, as
+-- { address =, engines = }.
+local owners, watchers, elsewhere = {}, {}, {}
 
 -------------------------------------------------------------------------------------------------
 -- What it is told
@@ -39,28 +42,41 @@ local function check_domain(who, domain)
   if type(domain) ~= "string" or domain == "" or #domain > 255 then
     error(("%s: a domain is a string of 1 to 255 bytes, got %s"):format(who, type(domain)), 3)
   end
+  if domain == "*" then
+    error(who .. ": there is no domain for all domains: give each its name, or none for ZAP_DEFAULT_DOMAIN", 3)
+  end
   return domain
 end
 
-local function check_table(who, what, given)
+local function is_list_of_strings(value)
+  if type(value) ~= "table" then return false end
+  local count = 0
+  for _, each in pairs(value) do
+    count = count + 1
+    if type(each) ~= "string" then return false end
+  end
+  return count == #value
+end
+
+local function check_table(who, what, given, takes_lists)
   if type(given) ~= "table" then error(("%s takes %s, got %s"):format(who, what, type(given)), 3) end
   for name, value in pairs(given) do
-    if type(name) ~= "string" or type(value) ~= "string" and type(value) ~= "table" then
+    if type(name) ~= "string" or type(value) ~= "string" and not (takes_lists and is_list_of_strings(value)) then
       error(("%s takes %s"):format(who, what), 3)
     end
   end
 end
 
-local function domain_of(self, domain)
-  self.domains[domain] = self.domains[domain] or {}
-  return self.domains[domain]
-end
-
--- After a change: a service that runs says it at once.
-local function changed(self, level)
-  if not self.running then return end
+-- Changes what the service was told. One that runs says it at once; when it cannot, nothing has changed.
+local function change(self, domain, name, value, level)
+  local given = self.domains[domain]
+  self.domains[domain] = { users = given and given.users, keys = given and given.keys, null = given and given.null,
+    [name] = value }
+  if not self.running then return self end
   local ok, err = self:reload()
-  if not ok then error(err, level + 1) end
+  if ok then return self end
+  self.domains[domain] = given
+  error(err, level + 1)
 end
 
 ---Lets users in by PLAIN. Passwords may be given as they are, or as gaterpc.hash_password() gives them. A path names a
@@ -71,9 +87,7 @@ end
 function methods:configure_plain(domain, users)
   domain = check_domain("configure_plain", domain)
   if type(users) ~= "string" then check_table("configure_plain", "passwords by name, or a path", users) end
-  domain_of(self, domain).users = users
-  changed(self, 2)
-  return self
+  return change(self, domain, "users", users, 2)
 end
 
 ---Lets users in by CURVE, whose public keys are known.
@@ -83,44 +97,49 @@ end
 ---@return gaterpc.ZAPService self
 function methods:configure_curve(domain, keys)
   domain = check_domain("configure_curve", domain)
-  if type(keys) ~= "string" then check_table("configure_curve", "public keys by name, a folder, or \"*\"", keys) end
-  domain_of(self, domain).keys = keys
-  changed(self, 2)
-  return self
+  if type(keys) ~= "string" then check_table("configure_curve", KEYS, keys, true) end
+  return change(self, domain, "keys", keys, 2)
 end
 
 ---Lets everybody in who says nothing of himself. He has no name.
 ---@param domain? string  default Settings.ZAP_DEFAULT_DOMAIN
 ---@return gaterpc.ZAPService self
 function methods:configure_null(domain)
-  domain_of(self, check_domain("configure_null", domain)).null = true
-  changed(self, 2)
-  return self
+  return change(self, check_domain("configure_null", domain), "null", true, 2)
 end
 
-local function add_addresses(self, who, list, addresses)
+local function add_addresses(self, who, name, addresses)
+  local before = self[name]
+  local list = table.move(before, 1, #before, 1, {})
   for i = 1, addresses.n do
     if type(addresses[i]) ~= "string" then
       error(("%s takes addresses, got %s"):format(who, type(addresses[i])), 3)
     end
-    table.insert(list, addresses[i])
+    local scratch <close> = assert(core.policy())
+    local ok, _, text = scratch:add_address(addresses[i], true)
+    if not ok then error(("%s: '%s': %s"):format(who, addresses[i], text), 3) end
+    list[#list + 1] = addresses[i]
   end
-  changed(self, 3)
-  return self
+  self[name] = list
+  if not self.running then return self end
+  local ok, err = self:reload()
+  if ok then return self end
+  self[name] = before
+  error(err, 3)
 end
 
 ---From now on only these addresses are let in: "10.1.2.3", "10.0.0.0/8", "::1", "ipc".
 ---@param ... string
 ---@return gaterpc.ZAPService self
 function methods:allow(...)
-  return add_addresses(self, "allow", self.allowed, table.pack(...))
+  return add_addresses(self, "allow", "allowed", table.pack(...))
 end
 
 ---These addresses are never let in.
 ---@param ... string
 ---@return gaterpc.ZAPService self
 function methods:deny(...)
-  return add_addresses(self, "deny", self.denied, table.pack(...))
+  return add_addresses(self, "deny", "denied", table.pack(...))
 end
 
 -------------------------------------------------------------------------------------------------
@@ -136,23 +155,27 @@ end
 local function lines_of(path)
   local file, why = io.open(path, "rb")
   if not file then error(errors.new("INVALID_ARGUMENT", "users: " .. why), 0) end
-  local text = file:read(LARGEST + 1) or ""
+  local text, problem = file:read(LARGEST + 1)
   file:close()
+  if problem then error(errors.new("INVALID_ARGUMENT", ("users: %s: %s"):format(path, problem)), 0) end
+  text = text or ""
   if #text > LARGEST then error(errors.new("INVALID_ARGUMENT", path .. ": a file of users has at most 16 MiB"), 0) end
-  return text:gmatch "[^\r\n]+"
+  return text:gmatch "([^\r\n]*)\r?\n?"
 end
 
 -- A line that cannot be read is named by its number: what is in it may be a password.
 local function read_users(path)
   local users, number = {}, 0
+  local function refuse(problem)
+    error(errors.new("INVALID_ARGUMENT", ("%s:%d: %s"):format(path, number, problem)), 0)
+  end
   for line in lines_of(path) do
     number = number + 1
+    local is_entry = line:find "%S" and not line:find "^%s*#"
     local name, secret = line:match "^([^:]+):(.+)$"
-    if name and not line:find "^%s*#" then
-      users[name] = secret
-    elseif not line:find "^%s*#" and line:find "%S" then
-      error(errors.new("INVALID_ARGUMENT", ("%s:%d: a line is name:password, or name:hash"):format(path, number)), 0)
-    end
+    if is_entry and not name then refuse "a line is name:password, or name:hash" end
+    if is_entry and users[name] then refuse(("the user '%s' again"):format(name)) end
+    if is_entry then users[name] = secret end
   end
   return users
 end
@@ -221,6 +244,10 @@ local function put_in_force(self, policies)
     if owners[domain] and owners[domain] ~= self then
       error(errors.new("UNAVAILABLE", ("another ZAPService of this process has the domain '%s'"):format(domain)), 0)
     end
+    if elsewhere[domain] then
+      error(errors.new("UNAVAILABLE", ("a broker of this process asks %s about the domain '%s'"):format(
+        elsewhere[domain].address, domain)), 0)
+    end
   end
   for domain, policy in pairs(policies) do
     owners[domain] = self
@@ -254,6 +281,7 @@ end
 ---@return gaterpc.Error? err  as reload(), and why the address cannot be used
 function methods:start()
   if self.running then error("the ZAP service runs already", 2) end
+  if self.addr then plain.check("ZAPService", self:takes_passwords() and "PLAIN" or nil, self.addr, 2) end
   local ok, err = guarded(function()
     local policies = policies_of(self)
     start_handler()
@@ -270,8 +298,8 @@ function methods:start()
   end
   self.running = true
   M.running[self] = true
-  local elsewhere = self.bound and ", also for brokers elsewhere, at " .. self.bound or ""
-  core.log(INFO, "gaterpc.zap", ("decides about %s%s"):format(table.concat(self:names(), ", "), elsewhere))
+  local also = self.bound and ", also for brokers elsewhere, at " .. self.bound or ""
+  core.log(INFO, "gaterpc.zap", ("decides about %s%s"):format(table.concat(self:names(), ", "), also))
   return self
 end
 
@@ -284,6 +312,7 @@ function methods:stop()
   for domain in pairs(self.current) do
     owners[domain], self.current[domain] = nil, nil
     core.zap_set_policy(domain, nil)
+    tell_watchers(domain, nil)
   end
 end
 
@@ -292,6 +321,14 @@ mt.__close = methods.stop
 ---@return string? address  where brokers elsewhere ask it, once it has started
 function methods:address()
   return self.bound
+end
+
+---@private
+function methods:takes_passwords()
+  for _, given in pairs(self.domains) do
+    if given.users then return true end
+  end
+  return false
 end
 
 ---@package
@@ -352,6 +389,33 @@ end
 -- For brokers
 -------------------------------------------------------------------------------------------------
 
+local function watch(engine, domain)
+  local owner = owners[domain]
+  if not owner then
+    error(errors.new("NOT_FOUND", ("no ZAPService of this process has the domain '%s': start one first, or give "
+      .. "the address of one elsewhere"):format(domain)), 0)
+  end
+  watchers[domain] = watchers[domain] or setmetatable({}, { __mode = "k" })
+  watchers[domain][engine] = true
+  engine:set_policy(owner.current[domain])
+end
+
+local function ask_elsewhere(engine, domain, address)
+  if owners[domain] then
+    error(errors.new("INVALID_ARGUMENT", ("a ZAPService of this process has the domain '%s' already"):format(
+      domain)), 0)
+  end
+  local known = elsewhere[domain]
+  if known and known.address ~= address then
+    error(errors.new("INVALID_ARGUMENT", ("another broker of this process asks %s about the domain '%s'"):format(
+      known.address, domain)), 0)
+  end
+  local done, code, text = core.zap_set_remote(domain, address)
+  check(("ZAP service at '%s'"):format(address), done, code, text)
+  elsewhere[domain] = known or { address = address, engines = setmetatable({}, { __mode = "k" }) }
+  elsewhere[domain].engines[engine] = true
+end
+
 ---Who decides about a domain for a broker: a service of this process, or the one at an address.
 ---@package
 ---@param engine any         of core.majordomo
@@ -362,22 +426,23 @@ end
 function M.connect(engine, domain, address)
   return guarded(function()
     start_handler()
-    if not address then
-      if not owners[domain] then
-        error(errors.new("NOT_FOUND", ("no ZAPService of this process has the domain '%s': start one first, or give "
-          .. "the address of one elsewhere"):format(domain)), 0)
-      end
-      watchers[domain] = watchers[domain] or setmetatable({}, { __mode = "k" })
-      watchers[domain][engine] = true
-      return engine:set_policy(owners[domain].current[domain])
-    end
-    if owners[domain] then
-      error(errors.new("INVALID_ARGUMENT", ("a ZAPService of this process has the domain '%s' already"):format(
-        domain)), 0)
-    end
-    local done, code, text = core.zap_set_remote(domain, address)
-    check(("ZAP service at '%s'"):format(address), done, code, text)
+    if address then return ask_elsewhere(engine, domain, address) end
+    watch(engine, domain)
   end)
+end
+
+---A broker has ended.
+---@package
+---@param engine any
+function M.disconnect(engine)
+  for _, engines in pairs(watchers) do engines[engine] = nil end
+  for domain, asked in pairs(elsewhere) do
+    asked.engines[engine] = nil
+    if not next(asked.engines) then
+      elsewhere[domain] = nil
+      core.zap_set_policy(domain, nil)
+    end
+  end
 end
 
 ---The domain of brokers that let everybody in.

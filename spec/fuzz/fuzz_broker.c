@@ -17,6 +17,9 @@ struct world {
     uint32_t route_count;
     uint8_t caller[64], tag[64]; /* of the last request to a worker of an older dialect */
     size_t caller_len, tag_len;
+    bool secured;
+    bool vouch; /* connections say who peers are */
+    gr_broker_question question;
 };
 
 /* --- what is said ------------------------------------------------------------------------ */
@@ -75,11 +78,22 @@ static gr_msg *addressed(gr_msg *msg, enum gr_via via, uint8_t id)
     return msg;
 }
 
+static gr_peer *add_peer(struct world *world, enum gr_via via, const gr_msg *msg)
+{
+    static const char *const names[] = {"", "ann", "bob", "eve"};
+    gr_peer *peer = gr_broker_add_peer(world->broker, via, msg, world->now_ms);
+    if (peer != NULL && world->vouch)
+        CHECK(gr_broker_set_user(world->broker, peer,
+                                 gr_slice_str(names[gr_msg_frame(msg, 0).data[1] % 4]),
+                                 gr_slice_str("10.0.0.1")) == 0);
+    return peer;
+}
+
 static void deliver(struct world *world, enum gr_via via, gr_msg *msg)
 {
     gr_peer *peer = gr_broker_find_peer(world->broker, via, msg);
     if (peer == NULL)
-        peer = gr_broker_add_peer(world->broker, via, msg, world->now_ms);
+        peer = add_peer(world, via, msg);
     if (peer == NULL) {
         gr_msg_destroy(&msg);
         return;
@@ -152,6 +166,8 @@ static void check_front(struct world *world, enum gr_via via, uint8_t id, const 
     case GR_REPLY:
     case GR_END:
     case GR_ERROR:
+        if (got->id == 0 && world->secured) /* turned away */
+            break;
         CHECK(got->id < CALLS && got->id > 0);
         world->answered[via][id][got->id]++;
         CHECK(world->answered[via][id][got->id] <= world->asked[via][id][got->id]);
@@ -251,6 +267,69 @@ static void check_stats(const struct world *world)
     CHECK(stats.calls <= stats.requests);
 }
 
+/* --- who may do what --------------------------------------------------------------------- */
+
+static void set_access(struct world *world, struct input *in)
+{
+    const gr_slice words[] = {
+        gr_slice_str("*"),   gr_slice_str("anonymous"), gr_slice_str("ann"),
+        gr_slice_str("u"),   gr_slice_str("A"),         gr_slice_str("A.*"),
+        gr_slice_str("S.m"), gr_slice_str("Gate.*"),    gr_slice_str("B.once")};
+    gr_access *access = NULL;
+    int rules = take_byte(in) % 8;
+    if (rules > 0)
+        CHECK(gr_access_new(&access) == 0);
+    for (; rules > 1; rules--) {
+        gr_slice user = pick_slice(in, words, 4), what = pick_slice(in, words, 9);
+        enum gr_action action = take_byte(in) & 1 ? GR_MAY_CALL : GR_MAY_REGISTER;
+        gr_access_allow(access, user, action, what);
+    }
+    gr_broker_set_access(world->broker, &access, world->now_ms);
+    CHECK(access == NULL);
+}
+
+static void set_policy(struct world *world, uint8_t which)
+{
+    gr_policy *policy = NULL;
+    if (which & 1) {
+        CHECK(gr_policy_new(&policy) == 0);
+        if (which & 2)
+            CHECK(gr_policy_add_user(policy, gr_slice_str("ann"), gr_slice_str("p")) == 0);
+        if (which & 4)
+            CHECK(gr_policy_add_user(policy, gr_slice_str("bob"), gr_slice_str("p")) == 0);
+    }
+    gr_broker_set_policy(world->broker, &policy, world->now_ms);
+    CHECK(policy == NULL);
+}
+
+static void secure(struct world *world, struct input *in)
+{
+    uint8_t what = take_byte(in);
+    world->secured = true;
+    switch (what % 8) {
+    case 0:
+        gr_broker_secure(world->broker);
+        break;
+    case 1:
+        world->vouch = what & 8;
+        break;
+    case 2:
+        set_access(world, in);
+        break;
+    case 3:
+        set_policy(world, what / 8);
+        break;
+    case 4:
+        if (gr_broker_next_question(world->broker, &world->question))
+            CHECK(world->question.credentials.mechanism.len > 0 && world->question.number != 0);
+        break;
+    default: /* also ones that were answered, or never asked */
+        gr_broker_answer(world->broker, world->question.number + (what >= 250),
+                         (enum gr_verdict)(what / 8 % 3), world->now_ms);
+        break;
+    }
+}
+
 static void step(struct world *world, struct input *in)
 {
     static const char gone[] = "0a";
@@ -285,6 +364,8 @@ static void step(struct world *world, struct input *in)
     case 14:
         if (what >= 240)
             gr_broker_drain(world->broker, world->now_ms);
+        else
+            secure(world, in);
         break;
     case 15:
         check_sleep(world);

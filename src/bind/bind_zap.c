@@ -76,7 +76,7 @@ static int m_add_address(lua_State *L)
 {
     gr_policy *policy = check_policy(L, 1);
     return done(L, gr_policy_add_address(policy, gr_bind_check_slice(L, 2), lua_toboolean(L, 3)),
-                "not an IP address, perhaps with the length of a prefix, or \"ipc\"");
+                "no IP address, perhaps with the length of a prefix, nor \"ipc\"");
 }
 
 static int m_allow_any_key(lua_State *L) /* policy:allow_any_key() */

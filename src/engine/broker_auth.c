@@ -345,7 +345,7 @@ void gr_broker_turn_away(gr_broker *self, gr_peer *peer, const gr_envelope *enve
                          const char *why, int64_t now_ms)
 {
     static const gr_envelope nothing;
-    bool is_call = envelope->type == GR_REQUEST;
+    bool is_call = envelope->type == GR_REQUEST && !gr_broker_is_at_back(peer);
     if (is_call)
         gr_broker_send_error(self, peer, envelope, error, gr_slice_str(why), now_ms);
     else if (peer->dialect->is_ours)

@@ -41,8 +41,8 @@ struct gr_policy {
     struct key *keys;
     struct address *addresses;
     bool any_key, null;
-    bool any_slow;    /* then unknown users cost as much as these */
     bool any_allowed; /* an address */
+    /* One of the users', or empty: a check of anybody is to cost what it costs for these. */
     char argon2_of_nobody[crypto_pwhash_STRBYTES];
     uint8_t hash_key[crypto_generichash_KEYBYTES];
 };
@@ -104,7 +104,8 @@ static struct user *find(const gr_policy *self, gr_slice name)
 
 static int find_or_add(gr_policy *self, gr_slice name, struct user **out)
 {
-    if (name.len == 0 || name.len > GR_POLICY_NAME_MAX)
+    /* Brokers get it from ZeroMQ as a C string, so a zero would make another one of it. */
+    if (name.len == 0 || name.len > GR_POLICY_NAME_MAX || memchr(name.data, '\0', name.len) != NULL)
         return GR_EINVAL;
     *out = find(self, name);
     if (*out != NULL)
@@ -119,55 +120,51 @@ static int find_or_add(gr_policy *self, gr_slice name, struct user **out)
     return 0;
 }
 
-/* A check of anybody is to cost what it costs for those who are there. */
-static int prepare_nobody(gr_policy *self)
+static bool is_slow(const gr_policy *self)
 {
-    static const char password[] = "nobody";
-    if (self->any_slow)
-        return 0;
-    if (crypto_pwhash_str(self->argon2_of_nobody, password, sizeof(password) - 1,
-                          crypto_pwhash_OPSLIMIT_INTERACTIVE,
-                          crypto_pwhash_MEMLIMIT_INTERACTIVE) != 0)
-        return GR_ENOMEM;
-    self->any_slow = true;
-    return 0;
+    return self->argon2_of_nobody[0] != '\0';
 }
 
-static int set_argon2(gr_policy *self, struct user *user, gr_slice hash)
+static bool is_argon2(gr_slice secret)
 {
-    char text[crypto_pwhash_STRBYTES] = "";
-    if (hash.len >= sizeof(text))
+    static const char prefix[] = "$argon2";
+    return secret.len >= sizeof(prefix) - 1 && memcmp(secret.data, prefix, sizeof(prefix) - 1) == 0;
+}
+
+/* Returns 0 or GR_EINVAL. */
+static int read_argon2(gr_slice hash, char out[crypto_pwhash_STRBYTES])
+{
+    memset(out, 0, crypto_pwhash_STRBYTES);
+    if (hash.len >= crypto_pwhash_STRBYTES || memchr(hash.data, '\0', hash.len) != NULL)
         return GR_EINVAL;
-    memcpy(text, hash.data, hash.len);
-    if (crypto_pwhash_str_needs_rehash(text, crypto_pwhash_OPSLIMIT_INTERACTIVE,
-                                       crypto_pwhash_MEMLIMIT_INTERACTIVE) < 0)
-        return GR_EINVAL;
-    int rc = prepare_nobody(self);
-    if (rc < 0)
-        return rc;
-    memcpy(user->argon2, text, sizeof(text));
-    user->is_slow = true;
-    return 0;
+    memcpy(out, hash.data, hash.len);
+    return crypto_pwhash_str_needs_rehash(out, crypto_pwhash_OPSLIMIT_INTERACTIVE,
+                                          crypto_pwhash_MEMLIMIT_INTERACTIVE) < 0
+               ? GR_EINVAL
+               : 0;
 }
 
 int gr_policy_add_user(gr_policy *self, gr_slice name, gr_slice secret)
 {
-    static const char prefix[] = "$argon2";
     struct user *user;
-    if (secret.len == 0 || secret.len > GR_POLICY_NAME_MAX)
+    char argon2[crypto_pwhash_STRBYTES];
+    bool slow = is_argon2(secret);
+    if (secret.len == 0 || secret.len > GR_POLICY_NAME_MAX ||
+        (slow && read_argon2(secret, argon2) < 0))
         return GR_EINVAL;
     int rc = find_or_add(self, name, &user);
     if (rc < 0)
         return rc;
-    if (secret.len > sizeof(prefix) && memcmp(secret.data, prefix, sizeof(prefix) - 1) == 0) {
-        rc = set_argon2(self, user, secret);
-    } else {
-        user->is_slow = false;
+    user->has_password = true;
+    user->is_slow = slow;
+    if (!slow) {
         gr_policy_hash(self, name, secret, user->quick);
+        return 0;
     }
-    if (rc == 0)
-        user->has_password = true;
-    return rc;
+    memcpy(user->argon2, argon2, sizeof(argon2));
+    if (!is_slow(self))
+        memcpy(self->argon2_of_nobody, argon2, sizeof(argon2));
+    return 0;
 }
 
 int gr_policy_add_key(gr_policy *self, gr_slice name, const uint8_t bytes[GR_POLICY_KEY_LEN])
@@ -175,11 +172,11 @@ int gr_policy_add_key(gr_policy *self, gr_slice name, const uint8_t bytes[GR_POL
     struct user *user;
     struct key *key;
     HASH_FIND(hh, self->keys, bytes, GR_POLICY_KEY_LEN, key);
+    if (key != NULL)
+        return key->user == find(self, name) ? 0 : GR_EINVAL;
     int rc = find_or_add(self, name, &user);
     if (rc < 0)
         return rc;
-    if (key != NULL)
-        return key->user == user ? 0 : GR_EINVAL;
     key = calloc(1, sizeof(*key));
     if (key == NULL)
         return GR_ENOMEM;
@@ -199,11 +196,20 @@ void gr_policy_allow_null(gr_policy *self)
     self->null = true;
 }
 
-/* Returns the family, 0 when it is no IP address. An IPv4 address may come as an IPv6 one. */
-static int parse_ip(const char *text, uint8_t bytes[16])
+enum { MAPPED_BITS = 96 }; /* in front of an IPv4 address that comes as an IPv6 one */
+
+/* Returns the family, 0 when it is no IP address. An IPv4 address may come as an IPv6 one, and a
+ * link-local one with the name of an interface. */
+static int parse_ip(gr_slice address, uint8_t bytes[16])
 {
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    if (inet_pton(AF_INET, text, bytes) == 1)
+    static const uint8_t mapped[MAPPED_BITS / 8] = {[10] = 0xff, [11] = 0xff};
+    char text[INET6_ADDRSTRLEN] = "";
+    const uint8_t *scope = address.len > 0 ? memchr(address.data, '%', address.len) : NULL;
+    size_t len = scope != NULL ? (size_t)(scope - address.data) : address.len;
+    if (len == 0 || len >= sizeof(text) || memchr(address.data, '\0', address.len) != NULL)
+        return 0;
+    memcpy(text, address.data, len);
+    if (scope == NULL && inet_pton(AF_INET, text, bytes) == 1)
         return AF_INET;
     if (inet_pton(AF_INET6, text, bytes) != 1)
         return 0;
@@ -213,38 +219,67 @@ static int parse_ip(const char *text, uint8_t bytes[16])
     return AF_INET;
 }
 
-/* Fills in an address with the length of its prefix; anything else stays text. */
-static int read_pattern(struct address *self, char *text)
+/* Something that was meant for one would never match, and a denied address be let in. */
+static bool looks_like_address(gr_slice text)
 {
-    char *slash = strchr(text, '/');
-    if (slash != NULL)
-        *slash = '\0';
-    self->family = parse_ip(text, self->bytes);
-    unsigned most = self->family == AF_INET ? 32 : 128;
-    self->bits = most;
-    if (slash == NULL)
-        return 0;
-    char *end;
-    unsigned long bits = strtoul(slash + 1, &end, 10);
-    if (self->family == 0 || slash[1] < '0' || slash[1] > '9' || *end != '\0' || bits > most)
+    size_t marks = 0, other = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        marks += strchr(".:*/%", text.data[i]) != NULL && text.data[i] != '\0';
+        other += strchr("0123456789abcdefABCDEF.:*/%[]", text.data[i]) == NULL;
+    }
+    return gr_slice_equal(text, gr_slice_str("localhost")) ||
+           gr_slice_equal(text, gr_slice_str("*")) || (marks > 0 && other == 0) ||
+           memmem(text.data, text.len, "://", 3) != NULL;
+}
+
+static int read_bits(gr_slice digits, unsigned most, unsigned *out)
+{
+    unsigned bits = 0;
+    if (digits.len == 0 || digits.len > 3)
         return GR_EINVAL;
-    self->bits = (unsigned)bits;
+    for (size_t i = 0; i < digits.len; i++) {
+        if (digits.data[i] < '0' || digits.data[i] > '9')
+            return GR_EINVAL;
+        bits = 10 * bits + (digits.data[i] - '0');
+    }
+    *out = bits;
+    return bits <= most ? 0 : GR_EINVAL;
+}
+
+/* Fills in an address with the length of its prefix; anything else stays text. */
+static int read_pattern(struct address *self)
+{
+    gr_slice text = gr_slice_of(self->text, self->text_len);
+    const uint8_t *slash = memchr(text.data, '/', text.len);
+    gr_slice ip = gr_slice_first(text, slash != NULL ? (size_t)(slash - text.data) : text.len);
+    self->family = parse_ip(ip, self->bytes);
+    if (self->family == 0 || memchr(ip.data, '%', ip.len) != NULL)
+        return self->family != 0 || looks_like_address(text) ? GR_EINVAL : 0;
+    bool is_mapped = self->family == AF_INET && memchr(ip.data, ':', ip.len) != NULL;
+    unsigned most = self->family == AF_INET && !is_mapped ? 32 : 128;
+    self->bits = most;
+    int rc = slash != NULL
+                 ? read_bits(gr_slice_of(slash + 1, text.len - ip.len - 1), most, &self->bits)
+                 : 0;
+    if (rc < 0 || !is_mapped)
+        return rc;
+    if (self->bits < MAPPED_BITS) /* others than IPv4 addresses as well */
+        return GR_EINVAL;
+    self->bits -= MAPPED_BITS;
     return 0;
 }
 
 int gr_policy_add_address(gr_policy *self, gr_slice address, bool allow)
 {
-    char text[GR_POLICY_NAME_MAX + 1] = "";
     if (address.len == 0 || address.len > GR_POLICY_NAME_MAX)
         return GR_EINVAL;
     struct address *added = calloc(1, sizeof(*added) + address.len);
     if (added == NULL)
         return GR_ENOMEM;
-    memcpy(text, address.data, address.len);
     memcpy(added->text, address.data, address.len);
     added->text_len = address.len;
     added->allow = allow;
-    int rc = read_pattern(added, text);
+    int rc = read_pattern(added);
     if (rc < 0) {
         free(added);
         return rc;
@@ -265,32 +300,38 @@ static bool has_prefix(const uint8_t a[16], const uint8_t b[16], unsigned bits)
     return rest == 0 || (a[bytes] ^ b[bytes]) >> (8 - rest) == 0;
 }
 
-/* libzmq gives ":uid:gid:pid" for peers over ipc. */
-static bool is_ipc(gr_slice address)
+bool gr_policy_is_ipc(gr_slice address, gr_slice *user_id)
 {
-    return address.len > 0 && address.data[0] == ':' &&
-           memchr(address.data + 1, ':', address.len - 1);
+    static const char host[] = "localhost"; /* what getnameinfo() makes of a local socket */
+    size_t at = 0;
+    if (gr_slice_equal(gr_slice_first(address, sizeof(host) - 1), gr_slice_str(host)))
+        at = sizeof(host) - 1;
+    gr_slice parts = gr_slice_skip(address, at);
+    size_t marks = 0, first = 0;
+    for (size_t i = 0; i < parts.len; i++) {
+        if (parts.data[i] == ':' && ++marks == 2)
+            first = i;
+        else if (parts.data[i] != ':' && (parts.data[i] < '0' || parts.data[i] > '9'))
+            return false;
+    }
+    *user_id = gr_slice_first(address, at + first);
+    return marks == 3 && parts.data[0] == ':';
 }
 
 static bool matches(const struct address *self, gr_slice address, int family,
                     const uint8_t bytes[16])
 {
-    gr_slice text = gr_slice_of(self->text, self->text_len);
+    gr_slice text = gr_slice_of(self->text, self->text_len), user_id;
     if (self->family != 0)
         return self->family == family && has_prefix(self->bytes, bytes, self->bits);
-    return gr_slice_equal(text, address) ||
-           (gr_slice_equal(text, gr_slice_str("ipc")) && is_ipc(address) && family == 0);
+    return gr_slice_equal(text, address) || (gr_slice_equal(text, gr_slice_str("ipc")) &&
+                                             family == 0 && gr_policy_is_ipc(address, &user_id));
 }
 
 bool gr_policy_admits_address(const gr_policy *self, gr_slice address)
 {
-    char text[INET6_ADDRSTRLEN] = "";
     uint8_t bytes[16] = {0};
-    int family = 0;
-    if (address.len > 0 && address.len < sizeof(text)) {
-        memcpy(text, address.data, address.len);
-        family = parse_ip(text, bytes);
-    }
+    int family = parse_ip(address, bytes);
     bool allowed = !self->any_allowed;
     for (const struct address *at = self->addresses; at != NULL; at = at->next) {
         if (!matches(at, address, family, bytes))
@@ -330,13 +371,12 @@ enum gr_verdict gr_policy_check_plain(const gr_policy *self, gr_slice name, gr_s
         return GR_REFUSED;
     const struct user *user = find(self, name);
     bool is_there = user != NULL && user->has_password;
-    bool is_slow = is_there ? user->is_slow : self->any_slow;
     gr_policy_hash(self, name, password, tried);
     bool is_right = sodium_memcmp(tried, is_there ? user->quick : nothing, sizeof(tried)) == 0;
     sodium_memzero(tried, sizeof(tried));
-    if (is_slow)
-        return GR_UNDECIDED;
-    return is_right && is_there ? GR_ADMITTED : GR_REFUSED;
+    if (is_right && is_there && !user->is_slow)
+        return GR_ADMITTED;
+    return is_slow(self) ? GR_UNDECIDED : GR_REFUSED;
 }
 
 bool gr_policy_check_slowly(const gr_policy *self, gr_slice name, gr_slice password)
@@ -366,5 +406,12 @@ bool gr_policy_admits_key(const gr_policy *self, gr_slice bytes, char z85[41], g
 
 bool gr_policy_knows(const gr_policy *self, gr_slice user)
 {
-    return find(self, user) != NULL;
+    uint8_t key[GR_POLICY_KEY_LEN];
+    char z85[41] = "";
+    if (find(self, user) != NULL)
+        return true;
+    if (!self->any_key || user.len != sizeof(z85) - 1 || memchr(user.data, '\0', user.len) != NULL)
+        return false;
+    memcpy(z85, user.data, user.len);
+    return zmq_z85_decode(key, z85) != NULL;
 }

@@ -36,7 +36,7 @@ void gr_policy_release(gr_policy **self);
 
 /* Adds a user, or gives it another password. secret is the password, or its Argon2 hash (it begins
  * with "$argon2"). Returns 0, GR_EINVAL (a name or password that is empty or above 255 bytes, a
- * hash that is none) or GR_ENOMEM. */
+ * name with a zero, a hash that is none) or GR_ENOMEM. */
 int gr_policy_add_user(gr_policy *self, gr_slice user, gr_slice secret);
 
 /* Adds a public CURVE key of the user, who may have several. Returns 0, GR_EINVAL (the name, or the
@@ -51,11 +51,15 @@ void gr_policy_allow_null(gr_policy *self);
 
 /* Addresses: "10.1.2.3", "::1", either with the length of a prefix ("10.0.0.0/8"), or "ipc". Denied
  * ones are refused; when any are allowed, all others are. An address that is no IP address is
- * compared as it is: the original's brokers give a routing id. Returns 0, GR_EINVAL or GR_ENOMEM.
- */
+ * compared as it is: the original's brokers give a routing id. Returns 0, GR_EINVAL (also for what
+ * looks like an address and is none, like "10.0.0.256", "10.*" or "localhost") or GR_ENOMEM. */
 int gr_policy_add_address(gr_policy *self, gr_slice address, bool allow);
 
 /* --- asking ------------------------------------------------------------------------------ */
+
+/* Whether it is one of libzmq's for peers over ipc: "localhost:uid:gid:pid", or without the first
+ * word. *user_id is what is in front of ":gid". */
+bool gr_policy_is_ipc(gr_slice address, gr_slice *user_id);
 
 bool gr_policy_admits_address(const gr_policy *self, gr_slice address);
 bool gr_policy_admits_null(const gr_policy *self);
@@ -68,7 +72,7 @@ bool gr_policy_check_slowly(const gr_policy *self, gr_slice user, gr_slice passw
  * z85. */
 bool gr_policy_admits_key(const gr_policy *self, gr_slice key, char z85[41], gr_slice *user);
 
-/* Whether it still knows such a user: one with a password or a key. */
+/* Whether it still knows such a user: one with a password or a key, or who is some key himself. */
 bool gr_policy_knows(const gr_policy *self, gr_slice user);
 
 /* A keyed hash of credentials, to compare them later without keeping them. */

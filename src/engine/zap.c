@@ -18,6 +18,7 @@ enum {
     MOST_HELD = 4096,  /* refusals; beyond they go out at once */
     MOST_ASKED = 4096, /* questions to services elsewhere */
     MOST_SLOW = 256,   /* hashes that wait */
+    MOST_SLOW_OF = 64, /* of these for one source: the others have their turn as well */
     MOST_ENVELOPE = 8, /* frames in front of the empty one */
     FIELD_MAX = 255,   /* of every field but credentials */
     CREDENTIAL_MAX = 4096,
@@ -63,6 +64,7 @@ struct question {
     gr_due due;
     UT_hash_handle hh; /* ASKED: by the nonce */
     char nonce[NONCE_LEN];
+    uint32_t remote; /* ASKED: which service */
     struct question *prev, *next;
 };
 
@@ -177,6 +179,14 @@ void gr_zap_remove(gr_zap *self, gr_slice name)
         remove_domain(self, found);
 }
 
+bool gr_zap_asks(const gr_zap *self, uint32_t number)
+{
+    for (const struct domain *at = self->domains; at != NULL; at = at->hh.next)
+        if (at->policy == NULL && at->remote == number)
+            return true;
+    return false;
+}
+
 /* --- questions --------------------------------------------------------------------------- */
 
 static void end_question(gr_zap *self, struct question *question)
@@ -230,9 +240,13 @@ static struct question *keep(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t 
 static size_t skip_envelope(const gr_msg *msg)
 {
     size_t len = gr_msg_len(msg);
-    for (size_t i = 1; i < len && i <= MOST_ENVELOPE; i++)
-        if (gr_msg_frame(msg, i).len == 0)
+    for (size_t i = 0; i < len && i <= MOST_ENVELOPE; i++) {
+        gr_slice frame = gr_msg_frame(msg, i);
+        if (i > 0 && frame.len == 0)
             return i + 1;
+        if (frame.len > FIELD_MAX)
+            return 0;
+    }
     return 0;
 }
 
@@ -263,10 +277,13 @@ static bool parse(const gr_msg *msg, size_t first, struct request *out)
 /* --- answers ----------------------------------------------------------------------------- */
 
 /* The original's 0.1 brokers find what they asked for by the user: the identity that they gave,
- * also when it is refused. Others of its brokers take any. */
+ * also when it is refused. Its brokers know no addresses and give the identity in both places;
+ * anybody else's is not to name its user by what the peer says of itself. */
 static gr_slice user_field(gr_zap_via via, const struct request *request, gr_slice user)
 {
-    return via.door == GR_ZAP_SERVICE && request->identity.len > 0 ? request->identity : user;
+    bool is_original = via.door == GR_ZAP_SERVICE && request->identity.len > 0 &&
+                       gr_slice_equal(request->identity, request->address);
+    return is_original ? request->identity : user;
 }
 
 static int build_answer(gr_msg **out, const gr_msg *msg, size_t first, gr_slice id,
@@ -332,12 +349,19 @@ static void note_refused(gr_zap *self, const struct request *request, const char
              (int)gr_least(request->address.len, 64), (const char *)request->address.data, why);
 }
 
+/* Whom refusals are counted for: over ipc the user, who may have any number of processes. */
+static gr_slice source_of(const struct request *request)
+{
+    gr_slice user_id;
+    return gr_policy_is_ipc(request->address, &user_id) ? user_id : request->address;
+}
+
 /* Takes *msg when it holds the answer back. */
 static void refuse(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
                    const struct request *request, const char *why, int64_t now_ms)
 {
     note_refused(self, request, why);
-    uint32_t penalty_ms = gr_penalty_add(&self->penalty, request->address, now_ms);
+    uint32_t penalty_ms = gr_penalty_add(&self->penalty, source_of(request), now_ms);
     struct question *held = self->held_count < MOST_HELD ? keep(self, via, msg, first, HELD) : NULL;
     if (held == NULL) {
         answer_no(self, via, *msg, first, request);
@@ -415,6 +439,21 @@ static enum gr_verdict check(const struct domain *domain, const struct request *
     return GR_REFUSED;
 }
 
+static bool may_wait(const gr_zap *self, const struct request *request)
+{
+    size_t same = 0;
+    if (self->slow_count >= MOST_SLOW)
+        return false;
+    for (const struct question *at = self->questions; at != NULL; at = at->next) {
+        struct request other;
+        if (at->state != SLOW)
+            continue;
+        parse(at->msg, at->first, &other);
+        same += gr_slice_equal(source_of(&other), source_of(request));
+    }
+    return same < MOST_SLOW_OF;
+}
+
 static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
                           const struct request *request, uint32_t remote, int64_t now_ms);
 
@@ -447,7 +486,7 @@ static void decide(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first, int
         refuse(self, via, msg, first, &request, why, now_ms);
         break;
     case GR_UNDECIDED:
-        if (self->slow_count >= MOST_SLOW || keep(self, via, msg, first, SLOW) == NULL)
+        if (!may_wait(self, &request) || keep(self, via, msg, first, SLOW) == NULL)
             fail(self, via, *msg, first, &request, "too many passwords wait to be checked");
         break;
     }
@@ -460,7 +499,30 @@ static int64_t turn_of(const gr_zap *self, const struct question *question)
 {
     struct request request;
     parse(question->msg, question->first, &request);
-    return gr_penalty_until(&self->penalty, request.address);
+    return gr_penalty_until(&self->penalty, source_of(&request));
+}
+
+/* What the domain says now: it may have changed since the question came. */
+static void decide_slowly(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first, int64_t now_ms)
+{
+    struct request request;
+    char z85[41];
+    gr_slice user;
+    const char *why = "there is no such domain";
+    parse(*msg, first, &request);
+    struct domain *domain = find_domain(self, request.domain);
+    enum gr_verdict verdict = GR_REFUSED;
+    if (domain != NULL && domain->policy != NULL)
+        verdict = check(domain, &request, z85, &user, &why);
+    if (verdict == GR_UNDECIDED &&
+        gr_policy_check_slowly(domain->policy, request.credentials[0], request.credentials[1])) {
+        note_proved(domain, &request);
+        verdict = GR_ADMITTED;
+    }
+    if (verdict == GR_ADMITTED)
+        admit(self, via, *msg, first, &request, user);
+    else
+        refuse(self, via, msg, first, &request, why, now_ms);
 }
 
 bool gr_zap_work(gr_zap *self, int64_t now_ms)
@@ -470,24 +532,10 @@ bool gr_zap_work(gr_zap *self, int64_t now_ms)
         at = at->next;
     if (at == NULL)
         return false;
-    struct request request;
     struct question question = *at;
     at->msg = NULL;
     end_question(self, at);
-    parse(question.msg, question.first, &request);
-    struct domain *domain = find_domain(self, request.domain);
-    if (domain == NULL || domain->policy == NULL) { /* it has changed meanwhile */
-        refuse(self, question.via, &question.msg, question.first, &request,
-               "there is no such domain", now_ms);
-    } else if (is_proved(domain, &request) ||
-               gr_policy_check_slowly(domain->policy, request.credentials[0],
-                                      request.credentials[1])) {
-        note_proved(domain, &request);
-        admit(self, question.via, question.msg, question.first, &request, request.credentials[0]);
-    } else {
-        refuse(self, question.via, &question.msg, question.first, &request,
-               "user or password are wrong", now_ms);
-    }
+    decide_slowly(self, question.via, &question.msg, question.first, now_ms);
     gr_msg_destroy(&question.msg);
     return true;
 }
@@ -545,6 +593,7 @@ static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t fir
         return;
     }
     memcpy(asked->nonce, nonce, NONCE_LEN);
+    asked->remote = remote;
     HASH_ADD(hh, self->asked, nonce, NONCE_LEN, asked);
     if (gr_heap_set(&self->heap, &asked->due, now_ms + self->options.timeout_ms) < 0 ||
         outs_push(&self->outs, &out) < 0) {
@@ -554,27 +603,52 @@ static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t fir
     }
 }
 
-/* The name of whom a service elsewhere has admitted: PLAIN says it, whatever the service calls it.
- */
-static gr_slice name_of(const struct request *request, gr_slice said, char z85[41])
+/* The name of whom a service elsewhere has admitted: PLAIN says it, whatever the service calls it,
+ * and NULL has none. False when it is none that a broker could be told. */
+static bool name_of(const struct request *request, gr_slice said, char z85[41], gr_slice *name)
 {
-    if (is_mechanism(request, "PLAIN", 2))
-        return request->credentials[0];
-    if (said.len > 0)
-        return said;
-    if (is_mechanism(request, "CURVE", 1) && request->credentials[0].len == GR_POLICY_KEY_LEN)
-        return gr_slice_str(zmq_z85_encode(z85, request->credentials[0].data, GR_POLICY_KEY_LEN));
-    return gr_slice_str("");
+    *name = said;
+    if (is_mechanism(request, "NULL", 0))
+        *name = gr_slice_str("");
+    else if (is_mechanism(request, "PLAIN", 2))
+        *name = request->credentials[0];
+    else if (said.len == 0 && is_mechanism(request, "CURVE", 1) &&
+             request->credentials[0].len == GR_POLICY_KEY_LEN)
+        *name = gr_slice_str(zmq_z85_encode(z85, request->credentials[0].data, GR_POLICY_KEY_LEN));
+    return name->len <= FIELD_MAX &&
+           (name->len == 0 || memchr(name->data, '\0', name->len) == NULL);
 }
 
-/* RFC 27, section "Reply format": version, id, status, text, user, metadata. */
-static void on_reply(gr_zap *self, const gr_msg *msg, int64_t now_ms)
+/* RFC 27, section "Reply format" */
+struct reply {
+    gr_slice status, user;
+};
+
+/* The question that it answers, or NULL. */
+static struct question *read_reply(gr_zap *self, uint32_t remote, const gr_msg *msg,
+                                   struct reply *out)
 {
     enum { DELIMITER, VERSION, ID, STATUS, TEXT, USER, METADATA, FRAMES };
-    struct question *asked = NULL;
-    if (gr_msg_len(msg) == FRAMES && gr_msg_frame(msg, DELIMITER).len == 0 &&
-        gr_msg_frame(msg, ID).len == NONCE_LEN && gr_msg_frame(msg, USER).len <= FIELD_MAX)
-        HASH_FIND(hh, self->asked, gr_msg_frame(msg, ID).data, NONCE_LEN, asked);
+    struct question *asked;
+    if (gr_msg_len(msg) != FRAMES || gr_msg_frame(msg, DELIMITER).len != 0 ||
+        !gr_slice_equal(gr_msg_frame(msg, VERSION), gr_slice_str("1.0")) ||
+        gr_msg_frame(msg, ID).len != NONCE_LEN || gr_msg_frame(msg, USER).len > FIELD_MAX)
+        return NULL;
+    *out = (struct reply){.status = gr_msg_frame(msg, STATUS), .user = gr_msg_frame(msg, USER)};
+    HASH_FIND(hh, self->asked, gr_msg_frame(msg, ID).data, NONCE_LEN, asked);
+    return asked != NULL && asked->remote == remote ? asked : NULL;
+}
+
+static bool is_decided_by(const gr_zap *self, gr_slice domain, uint32_t remote)
+{
+    const struct domain *found = find_domain(self, domain);
+    return found != NULL && found->policy == NULL && found->remote == remote;
+}
+
+static void on_reply(gr_zap *self, uint32_t remote, const gr_msg *msg, int64_t now_ms)
+{
+    struct reply reply;
+    struct question *asked = read_reply(self, remote, msg, &reply);
     if (asked == NULL) {
         self->stats.malformed++;
         return;
@@ -584,14 +658,17 @@ static void on_reply(gr_zap *self, const gr_msg *msg, int64_t now_ms)
     end_question(self, asked);
     struct request request;
     char z85[41];
+    gr_slice name;
     parse(question.msg, question.first, &request);
-    gr_slice status = gr_msg_frame(msg, STATUS);
-    if (gr_slice_equal(status, gr_slice_str("200")))
-        admit(self, question.via, question.msg, question.first, &request,
-              name_of(&request, gr_msg_frame(msg, USER), z85));
-    else if (gr_slice_equal(status, gr_slice_str("400")))
+    if (!is_decided_by(self, request.domain, remote))
+        refuse(self, question.via, &question.msg, question.first, &request,
+               "the domain has changed meanwhile", now_ms);
+    else if (gr_slice_equal(reply.status, gr_slice_str("400")))
         refuse(self, question.via, &question.msg, question.first, &request,
                "the ZAP service says so", now_ms);
+    else if (gr_slice_equal(reply.status, gr_slice_str("200")) &&
+             name_of(&request, reply.user, z85, &name))
+        admit(self, question.via, question.msg, question.first, &request, name);
     else
         fail(self, question.via, question.msg, question.first, &request,
              "the ZAP service has failed");
@@ -603,7 +680,7 @@ static void on_reply(gr_zap *self, const gr_msg *msg, int64_t now_ms)
 void gr_zap_receive(gr_zap *self, gr_zap_via via, gr_msg **msg, int64_t now_ms)
 {
     if (via.door == GR_ZAP_REMOTE)
-        on_reply(self, *msg, now_ms);
+        on_reply(self, via.number, *msg, now_ms);
     else
         decide(self, via, msg, skip_envelope(*msg), now_ms);
     gr_msg_destroy(msg);

@@ -49,8 +49,11 @@ void gr_zap_destroy(gr_zap **self);
 int gr_zap_set_policy(gr_zap *self, gr_slice domain, gr_policy **policy);
 int gr_zap_set_remote(gr_zap *self, gr_slice domain, uint32_t number);
 
-/* From now on the domain lets nobody in. */
+/* From now on the domain lets nobody in, also who waits. */
 void gr_zap_remove(gr_zap *self, gr_slice domain);
+
+/* Whether some domain is decided by the service behind the DEALER with this number. */
+bool gr_zap_asks(const gr_zap *self, uint32_t number);
 
 /* Handles a message, routing id and what else is in front of the empty frame first; it is taken. */
 void gr_zap_receive(gr_zap *self, gr_zap_via via, gr_msg **msg, int64_t now_ms);

@@ -110,6 +110,15 @@ static gr_sock *sock_of(gr_zap_host *self, gr_zap_via via)
     return NULL;
 }
 
+/* Services elsewhere that no domain asks any more. */
+static void close_unused(gr_zap_host *self)
+{
+    for (size_t i = self->door_count; i > 0; i--)
+        if (self->doors[i - 1].via.door == GR_ZAP_REMOTE &&
+            !gr_zap_asks(self->zap, self->doors[i - 1].via.number))
+            close_door(self, i - 1);
+}
+
 /* --- orders ------------------------------------------------------------------------------ */
 
 static int set_policy(gr_zap_host *self, struct order *order)
@@ -173,6 +182,7 @@ static void take_order(gr_zap_host *self)
     struct order *order = self->order;
     if (order != NULL && !order->done) {
         order->rc = order->run(self, order);
+        close_unused(self);
         order->done = true;
         pthread_cond_signal(&self->cond);
     }
