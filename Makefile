@@ -100,11 +100,12 @@ unit := $(wildcard spec/*_spec.lua)
 specs    = $(if $(filter all,$(ONLY)),spec,$(if $(filter unit,$(ONLY)),$(unit),\
            $(wildcard $(foreach name,$(ONLY),spec/$(name)_spec.lua spec/system/$(name)_spec.lua spec/$(name)))))
 
-$(BUILD)/spec/spam: spec/support/spam.c
+programs := $(BUILD)/spec/spam $(BUILD)/spec/knock
+$(programs): $(BUILD)/spec/%: spec/support/%.c
 	@mkdir -p $(@D)
 	$(CC) $(filter-out -flto% -MMD -MP,$(cflags)) $(filter-out -flto%,$(ldflags)) -o $@ $< $(libs)
 
-check: host $(engine_module) $(log_module) $(sock_module) $(zap_module) $(BUILD)/spec/spam ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
+check: host $(engine_module) $(log_module) $(sock_module) $(zap_module) $(programs) ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
 	$(if $(SANITIZE),GATERPC_SLOW=6) ASAN_OPTIONS=abort_on_error=0:detect_stack_use_after_return=0 \
 	LSAN_OPTIONS=suppressions=spec/support/lsan.supp:print_suppressions=0 \
 	TSAN_OPTIONS=suppressions=$(CURDIR)/spec/support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1 \
@@ -127,14 +128,20 @@ bench: host $(log_module) ## ours beside bare libzmq, in one run: [BENCH_SECONDS
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/lines scripts/bench/lines.c
 	@$(HOST) scripts/bench/bench.lua build/bare $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
+	@$(HOST) scripts/bench/security.lua $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3) 2>/dev/null
 	@$(HOST) scripts/bench/executor.lua $(or $(BENCH_SECONDS),2) $(or $(BENCH_ROUNDS),3)
 	@$(HOST) scripts/bench/log.lua build/lines 200000 $(or $(BENCH_ROUNDS),3)
-	@$(MAKE) -s bench-codec
+	@$(MAKE) -s bench-codec bench-huge
 
-bench-codec: host ## the codecs beside their bare libraries: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
+build/bare_codec: scripts/bench/bare_codec.c
 	@mkdir -p build
-	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare_codec scripts/bench/bare_codec.c -lz -lzstd -llz4 -lbz2 -llzma
+	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o $@ $< -lz -lzstd -llz4 -lbz2 -llzma
+
+bench-codec: host build/bare_codec ## the codecs beside their bare libraries: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
 	@$(HOST) scripts/bench/codec.lua build/bare_codec 0.5 $(or $(BENCH_ROUNDS),3)
+
+bench-huge: host build/bare_codec ## HugeData between processes beside the bare codecs: [BENCH_CODEC=gzip] [BENCH_ROUNDS=3]
+	@$(HOST) scripts/bench/huge.lua build/bare_codec 1 $(or $(BENCH_ROUNDS),3)
 
 install: host ## install the host and its Lua files: [PREFIX=/usr/local] [DESTDIR=]
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/gaterpc/lua/gaterpc
@@ -147,4 +154,4 @@ clean: ## remove everything that was built
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-.PHONY: all host check lint format docs bench bench-codec install clean help fuzz
+.PHONY: all host check lint format docs bench bench-codec bench-huge install clean help fuzz

@@ -7,7 +7,7 @@ local Broker = gaterpc.Majordomo:extend "Broker"
 
 --- Seconds since the start. Called as client.Gate.uptime(); 200 says that all is well.
 function Broker.interface:uptime(request)
-  gaterpc.log.debug("call %d of %s", request.request_id, request.method)
+  gaterpc.log.debug("%s asks, call %d of %s", request.client_addr, request.request_id, request.method)
   return 200, os.time() - self.started
 end
 

@@ -1782,6 +1782,38 @@ describe("broker, the service Gate", function()
     assert.equal("NOT_FOUND", (ask "uptime"))
   end)
 
+  it("tells that worker, and no other, who calls", function()
+    local handlers = bench:worker("gate", "Gate", { credit = 2 }, "local_back")
+    local other = bench:worker("other", "S", { credit = 9 }, "local_back")
+    local near, old = bench:client("near", "local_front"), bench:client "gc-01"
+    near:request(1, "Gate", { method = "f", payload = ("x"):rep(20000) })
+    old:send("", "MDPC01", "Gate", "gc-01", ("0"):rep(32), "\xa1f")
+    c:request(3, "Gate", { method = "f" }) -- waits
+    c:request(4, "S")
+    assert.is_nil(other:hear("REQUEST").client)
+    local first, second = handlers:hear "REQUEST", handlers:hear "REQUEST"
+    assert.same({ "near", "inproc", "", 20000 }, { first.client, first.address, first.user, #first.payload })
+    assert.same({ "gc-01", "" }, { second.client, second.address }) -- ZeroMQ knows no address here
+    assert.is_nil(handlers:hear())
+    answer(handlers, first)
+    assert.equal(c.id, handlers:hear("REQUEST").client)
+  end)
+
+  it("gives no reply of 1xx to a client that has a time limit", function()
+    local handlers = bench:worker("gate", "Gate", { credit = 9 }, "local_back")
+    local worker = bench:worker("w", "S")
+    c:request(1, "Gate", { method = "f", deadline_ms = 1000 })
+    answer(handlers, handlers:hear "REQUEST", { status = 199 })
+    assert.is_nil(c:hear())
+    assert.equal(0, bench:stats().calls)
+    c:request(2, "Gate", { method = "f" })
+    answer(handlers, handlers:hear "REQUEST", { status = 100 })
+    assert.equal(2, c:hear("REPLY").id)
+    c:request(3, "S", { deadline_ms = 1000 })
+    answer(worker, worker:hear "REQUEST", { status = 100 }) -- which means nothing elsewhere
+    assert.equal(3, c:hear("REPLY").id)
+  end)
+
   it("counts its answers like others", function()
     ask "get_services"
     ask("query_service", 1)

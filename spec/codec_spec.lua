@@ -570,12 +570,30 @@ describe("the pool", function()
   end)
 
   it("may have an object that nobody knows any more: it is collected when the pool has let go", function()
-    local watch = setmetatable({}, { __mode = "k" })
-    for _ = 1, 5 do watch[busy_encoder(100000)] = true end
+    local watch = setmetatable({}, { __mode = "v" })
+    for i = 1, 5 do watch[i] = busy_encoder(300000) end
+    collectgarbage()
+    assert.truthy(next(watch), "collected while the pool has it, which waits for the pool")
     process.eventually(function()
       collectgarbage()
       return next(watch) == nil
     end, "all are collected", 20)
+  end)
+
+  it("is asked early for what is ready, and late for what may wait", function()
+    for _, ready in ipairs { true, false } do
+      local given, most, out = 0, 0, 0
+      local function source()
+        given = given + 1
+        most = math.max(most, given * 100000 - out)
+        return given <= 20 and codecs.noise(100000, given) or nil
+      end
+      local enc = codec.encoder "zstd"
+      for piece in enc:pieces(source, function() return ready and given <= 20 end) do out = out + #piece end
+      enc:close()
+      assert.equal(21, given)
+      assert.equal(ready, most > 800000, most) -- of what was given, not yet out
+    end
   end)
 
   it("lets one task at a time take", function()

@@ -11,7 +11,8 @@ local HOOKS = { "prepare_pack", "unpack_object_hook", "unpack_object_pairs_hook"
 local function forget_all()
   for _, name in ipairs(HOOKS) do msgpack[name] = nil end
   for type = -128, 127 do
-    if type ~= -1 then msgpack.unregister_ext(type) end
+    local is_own = type == -1 or type >= -110 and type <= -101
+    if not is_own then msgpack.unregister_ext(type) end
   end
 end
 
@@ -732,6 +733,12 @@ describe("ext types", function()
       misuse(function() register { type = -1 } end))
     assert.equal("unregister_ext: ext type -1 is the timestamp, which is built in",
       misuse(function() msgpack.unregister_ext(-1) end))
+    for _, type in ipairs { -101, -105, -110 } do
+      assert.equal("register_ext: the ext types from -110 to -101 are gaterpc's own",
+        misuse(function() register { type = type } end))
+      assert.equal("unregister_ext: the ext types from -110 to -101 are gaterpc's own",
+        misuse(function() msgpack.unregister_ext(type) end))
+    end
   end)
 
   it("are refused when something is wrong with them, at the caller's line", function()

@@ -67,7 +67,8 @@ describe("sock, security", function()
   for name, case in pairs {
     ["a password"] = { PLAIN_SERVER, PLAIN, "refuses the user or the password" },
     ["a key"] = { CURVE_SERVER, CURVE, "does not accept the public key" },
-    ["a peer without credentials"] = { { server = true, domain = "gate" }, {}, "does not let us in without credentials" },
+    ["a peer without credentials"] = {
+      { server = true, domain = "gate" }, {}, "does not let us in without credentials" },
   } do
     it("says that the handler refuses " .. name, function()
       local type, code, text = outcome(case[1], case[2], "400")
@@ -90,7 +91,8 @@ describe("sock, security", function()
         it(("says so when %s is wanted and %s shown"):format(wanted, shown), function()
           local type, code, text = outcome(server, client)
           assert.same({ "REFUSED", "UNAUTHENTICATED" }, { type, code })
-          assert.is_truthy(text:find(shown == "NULL" and "wants credentials" or "does not use " .. shown, 1, true), text)
+          local expected = shown == "NULL" and "wants credentials" or "does not use " .. shown
+          assert.is_truthy(text:find(expected, 1, true), text)
         end)
       end
     end
@@ -175,7 +177,8 @@ describe("sock, security", function()
     local s = keep(socks.dealer())
     assert(s:secure(PLAIN))
     for _, wrong in ipairs {
-      { mechanism = "PLAIN" }, { mechanism = "PLAIN", user = "ann" }, { mechanism = "PLAIN", user = "", password = "x" },
+      { mechanism = "PLAIN" }, { mechanism = "PLAIN", user = "ann" },
+      { mechanism = "PLAIN", user = "", password = "x" },
       { mechanism = "PLAIN", user = "ann", password = "" },
       { mechanism = "PLAIN", user = "ann", password = ("x"):rep(256) },
       { mechanism = "PLAIN", user = ("x"):rep(256), password = "x" },

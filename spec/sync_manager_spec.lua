@@ -419,15 +419,15 @@ describe("wrong use of what is shared", function()
       local port = require "gaterpc.port"
       local results = {}
       for _, name in ipairs { "new", "nonsense", "closed", "__index" } do
-        results[#results + 1] = select(3, port.ask(q.data, name))
+        results[#results + 1] = select(3, port.ask("shared", q.data, name))
       end
-      results[#results + 1] = select(2, port.ask("x", "get"))
+      results[#results + 1] = select(2, port.ask("shared", "x", "get"))
+      results[#results + 1] = select(2, port.ask("nonsense", q.data, "get"))
       results[#results + 1] = select(2, port.ask())
       return results
     end, queue)
     for i = 1, 4 do has(text[i], "a Queue has no operation") end
-    assert.equal("NOT_FOUND", text[5])
-    assert.equal(6, #text)
+    assert.same({ "NOT_FOUND", "NOT_FOUND", "NOT_FOUND" }, { table.unpack(text, 5) })
     assert.equal("DEADLINE_EXCEEDED", code(queue:get(0)))
   end)
 end)

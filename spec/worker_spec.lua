@@ -883,6 +883,27 @@ describe("worker, what makes no sense", function()
   end)
 end)
 
+describe("worker, a request", function()
+  it("says who calls when it comes from a broker in the same process, and nowhere else", function()
+    local envelope = { type = "REQUEST", id = 9, route = 1, service = "Gate", method = "f", payload = ("x"):rep(20000) }
+    start { ["local"] = true }
+    w:receive("id", "127.0.0.1", "ann", engine.build(envelope))
+    local types, events = happened()
+    assert.equal("REQUEST", types)
+    assert.same({ "id", "127.0.0.1", "ann", "f" },
+      { events[1].client, events[1].address, events[1].user, events[1].method })
+    request(2)
+    local _, plain = happened()
+    assert.equal("", plain[1].client)
+    w:receive("id", "127.0.0.1", "rubbish")
+    assert.equal(1, w:stats().malformed)
+    start()
+    w:receive("id", "127.0.0.1", engine.build(envelope))
+    assert.equal("", (happened()))
+    assert.equal(1, w:stats().malformed)
+  end)
+end)
+
 describe("worker, refused", function()
   it("tells its owner each time that it is not let in, and why, and registers when it is", function()
     make()

@@ -9,6 +9,7 @@
 
 local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
+local huge = require "gaterpc.huge"
 local interface = require "gaterpc.interface"
 local options = require "gaterpc.options"
 local pools = require "gaterpc.pool"
@@ -56,20 +57,34 @@ local serving = {}
 -- Internal handlers: a worker of the service `Gate` in this process
 -------------------------------------------------------------------------------------------------
 
+---What a handler is told of the call, before its arguments.
 ---@class gaterpc.InternalRequest
 ---@field method string
----@field request_id integer
+---@field request_id integer    the client's number of the call
+---@field client_id string      the client's routing id, any bytes. Clients of the older dialects choose their own:
+---it says which connection this is, not who is there
+---@field client_addr? string   the client's host: "127.0.0.1" over tcp, "inproc" in this process; nil when ZeroMQ does
+---not know it
+---@field user? string          who the client has shown to be, by its connection or its credentials
+---@field body string           the arguments as they came: a msgpack array, and behind it a map when there are keywords
 
 local function start_handler(self, job, fn, ...)
-  task.resume(job, fn, self.object, { method = job.method, request_id = job.id }, ...)
+  local client_id, client_addr, body, user = self.core:caller()
+  task.resume(job, fn, self.object, {
+    method = job.method, request_id = job.id, client_id = client_id, client_addr = client_addr, body = body,
+    user = user,
+  }, ...)
 end
 
+-- 1xx: the broker does not tell the client.
 local function finish_handler(self, job, status, result)
-  if job.streamed then return self.core:finish(job.route) end
+  if job.streamed or (status == nil and job.entry.stream) then return self.core:finish(job.route) end
   local text
   if math.type(status) ~= "integer" or status < 100 or status > 599 then
     text = ("internal handler %s must return a status of three digits and a result, got %s"):format(
       job.method, tostring(status))
+  elseif huge.is(result) and status < 300 and status > 199 then
+    return self:send_huge(job, result)
   else
     local sent, code, why = self.core:reply(job.route, result, status)
     if sent == false then code, why = "RESOURCE_EXHAUSTED", "it is larger than 64 MiB when packed" end

@@ -67,8 +67,9 @@ function M.add_users(state, users, level)
   local domain = ("gaterpc.users.%d"):format(own_domains)
   local service = zap_service.new()
   service.addr = nil -- nobody elsewhere is served
-  local ok = pcall(service.configure_plain, service, domain, users)
-  if not ok then error("option 'users' must be passwords by name, all of them strings, or a path", level + 1) end
+  if not pcall(service.configure_plain, service, domain, users) then
+    error("option 'users' must be passwords by name, all of them strings, or a path", level + 1)
+  end
   local started, err = service:start()
   if not started then error(err, level + 1) end
   state.own_zap = service

@@ -247,11 +247,12 @@ Encoder.queued = pipe.queued
 ---@async
 ---@param source string|string[]|fun(): string?  a function gives one string after the other, and nil at the
 ---end; it is called only when everything before is out
+---@param is_ready? fun(): boolean  says that the function will not wait; then it is called earlier
 ---@return fun(): string?
-function Encoder:pieces(source)
+function Encoder:pieces(source, is_ready)
   pipe.check_ready(self)
   check_unfinished(self)
-  local read, may_wait = pipe.reader(source, "pieces")
+  local read, may_wait = pipe.reader(source, is_ready, "pieces")
   local function next_lot() return pipe.take_pumped(self, read, may_wait, finish_encoder) end
   return pipe.each(self, function() return next_piece(self, next_lot) end)
 end
@@ -386,10 +387,11 @@ end
 ---@async
 ---@param source string|string[]|fun(): string?  a function gives one string after the other, and nil at the
 ---end; it is called only when everything before is out
+---@param is_ready? fun(): boolean  says that the function will not wait; then it is called earlier
 ---@return fun(): string?
-function Decoder:chunks(source)
+function Decoder:chunks(source, is_ready)
   pipe.check_ready(self)
-  local read, may_wait = pipe.reader(source, "chunks")
+  local read, may_wait = pipe.reader(source, is_ready, "chunks")
   local function stop() self.finished = true end
   return pipe.each(self, function() return or_end(self, pipe.take_pumped(self, read, may_wait, stop)) end)
 end

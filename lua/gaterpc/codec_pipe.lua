@@ -8,7 +8,7 @@ local task = require "gaterpc.task"
 
 local M = {}
 
-local QUEUED_BYTES = 256 << 10 -- of a list that is put in ahead of the work
+local QUEUED_BYTES = 1 << 20 -- of a list that is put in ahead of the work
 
 -- The checks of methods that users call: level 3 is their line.
 function M.check_open(self)
@@ -115,8 +115,8 @@ function M.take_fed(self)
   return got, err
 end
 
--- A function that gives one string after the other, and whether it may wait.
-function M.reader(source, who)
+-- A function that gives one string after the other, and one that says whether it may wait.
+function M.reader(source, is_ready, who)
   if type(source) == "string" then source = { source } end
   if type(source) ~= "table" and type(source) ~= "function" then
     error(("%s takes a string, a list of strings or a function that gives strings, got %s"):format(
@@ -133,14 +133,14 @@ function M.reader(source, who)
     end
     return data
   end
-  return next_string, type(source) == "function"
+  if type(source) ~= "function" then return next_string, function() return false end end
+  return next_string, function() return not (is_ready and is_ready()) end
 end
 
--- Puts in what the source gives: of a list ahead of the work; of a function, which may wait, only
--- when everything before is out.
+-- Puts in what the source gives, ahead of the work; but what may wait is asked only when everything before is out.
 local function pump(self, read, may_wait, finish)
   while not self.finished and not self.failure do
-    if self.core:queued() >= QUEUED_BYTES or may_wait and self.core:pending() then return end
+    if self.core:queued() >= QUEUED_BYTES or self.core:pending() and may_wait() then return end
     local data = read()
     if data then M.put(self, "write", data) else finish(self) end
   end

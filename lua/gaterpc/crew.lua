@@ -36,6 +36,9 @@ local PRESS, PRESS_MAX = 0.1, 1  -- how often a job that was given up is told so
 ---@field deadline_ms integer          in core.now_ms(), or 0
 ---@field keep table                   fn, arguments...: what is shared with the executor lives as long as the job
 ---@field member? gaterpc.Member
+---@field feeds? table<string, gaterpc.HugeDataFeed>  that it was lent, by id; as the next, see huge_jobs.lua
+---@field huge? gaterpc.HugeData      its first result
+---@field told? boolean               its error goes to who reads the data that it was to feed
 
 ---One executor.
 ---@class gaterpc.Member
@@ -125,6 +128,10 @@ local function close_job(job)
   local self = job.crew
   if job.state == "over" then return end
   job.state, job.keep = "over", { job.keep[1] } -- its future may live on
+  if job.feeds then
+    for _, feed in next, job.feeds do feed.jobs[job] = nil end
+    job.feeds = nil
+  end
   self.jobs[job.id], self.streams[job.id] = nil, nil
   self.open = self.open - 1
   core.hold(false)
@@ -139,6 +146,9 @@ end
 -- The same for a job whose answer comes, or may have come, as a stream.
 local function fail(job, err)
   local reader = job.crew.streams[job.id]
+  if job.feeds then
+    for _, feed in next, job.feeds do job.told = feed:fail(err) or job.told end
+  end
   finish(job, ERROR, err)
   if reader then reader:on_end(err) end
 end
@@ -340,6 +350,7 @@ function start_member(self)
   local engine, code, text = core.executor(self.kind, new)
   local hello = msgpack.map {
     kind = self.kind, path = package.path, cpath = package.cpath, log_level = core.log_level(),
+    log_levels = self.kind == "process" and msgpack.map(core.logger_levels()) or nil,
     module = self.init_module, init = self.init_function, code = news_for(new, self.init_codes),
   }
   local ok = engine
@@ -435,6 +446,8 @@ on[DONE] = function(self, id, memory, seconds, is_stream, ...)
       close_job(job)
       reader:on_end()
       settle(job, STREAM, reader)
+    elseif job.huge then
+      finish(job, RESULTS, job.huge, select(2, ...))
     else
       finish(job, RESULTS, ...)
     end
@@ -516,15 +529,19 @@ on[ENDED] = function(self, exit_code, signal)
   dispatch(team)
 end
 
--- Questions are answered by whoever knows what they are about; see sync_manager.lua.
-local answer = function()
-  return nil, "NOT_FOUND", "nobody answers questions of executors"
+-- Questions are answered by whoever knows what they are about; see sync_manager.lua and huge_jobs.lua.
+local answers = {}
+
+local function nobody()
+  return nil, "NOT_FOUND", "nobody answers such questions of executors"
 end
 
 ---@package
----@param fn fun(...): any  in a coroutine of its own, which may wait; returns true, ... or nil, code, text
-function M.on_question(fn)
-  answer = fn
+---@param about string
+---@param fn fun(job?: gaterpc.CrewJob, ...): any  in a coroutine of its own, which may wait; returns true, ... or
+---nil, code, text
+function M.on_question(about, fn)
+  answers[about] = fn
 end
 
 local function on_answer(asked, ok, ...)
@@ -539,11 +556,11 @@ local function on_answer(asked, ok, ...)
   end
 end
 
-on[QUESTION] = function(self, id, ...)
+on[QUESTION] = function(self, id, about, ...)
   if self.asked or self.job and self.job.state ~= "running" then return end
   local asked = task.job(on_answer)
   asked.member, asked.question, self.asked = self, id, asked
-  task.resume(asked, answer, ...)
+  task.resume(asked, answers[about] or nobody, self.job, ...)
 end
 
 ---@package
@@ -610,12 +627,22 @@ function crew:add(job)
   self.last_id = self.last_id + 1
   job.id, job.crew = self.last_id, self
   if job.deadline_ms > 0 then job.timer = timers.after((job.deadline_ms - core.now_ms()) / 1000, expire, job, true) end
+  if job.feeds then
+    for _, feed in next, job.feeds do feed.jobs[job] = true end
+  end
   self.jobs[job.id], self.open, self.counts.submitted = job, self.open + 1, self.counts.submitted + 1
   active[self] = true
   core.hold(true)
   enqueue(self, job)
   dispatch(self)
   return job
+end
+
+---The job may take as long as it likes.
+---@param job gaterpc.CrewJob
+function crew:drop_deadline(job) -- luacheck: ignore 212
+  if job.timer then timers.drop(job.timer) end
+  job.timer, job.deadline_ms = nil, 0
 end
 
 ---@param err gaterpc.Error

@@ -171,13 +171,13 @@ end
 
 -- The sections of a file: name -> { name = value }.
 local function parse(text)
-  local sections, current = { metadata = {}, curve = {} }, {}
+  local sections, current = { metadata = {}, curve = {} }, nil
   for line in text:gmatch "[^\r\n]+" do
     local section = line:match "^([%w$_@.&+/-]+)%s*$" or line:match "^([%w$_@.&+/-]+)%s*#"
     if section then
       sections[section] = sections[section] or {}
       current = sections[section]
-    else
+    elseif current then
       local name, value = parse_entry(line)
       if name then current[name] = value end
     end
@@ -197,12 +197,15 @@ end
 function M.load(path)
   if type(path) ~= "string" then error("curve.load takes the path of a file, got " .. type(path), 2) end
   local text, mode = read_file(path)
+  if not text and M.is_key(path) then -- which is not to be in any message
+    return nil, errors.new("INVALID_ARGUMENT", "the path of a key file is wanted, not a key")
+  end
   if not text then return nil, mode end
   local sections = parse(text)
   local public, secret = sections.curve["public-key"], sections.curve["secret-key"]
   if secret and mode & OTHERS ~= 0 then
-    return nil, errors.new("PERMISSION_DENIED", ("%s has a secret key and others may read it (mode %03o): chmod 600 %s")
-      :format(path, mode & 511, path))
+    return nil, errors.new("PERMISSION_DENIED",
+      ("%s has a secret key and others have rights to it (mode %03o): chmod 600 %s"):format(path, mode & 511, path))
   end
   if not public then return refuse(path, "is no key file: it has no public-key in a section curve") end
   if not M.is_key(public) then return refuse(path, "has a public-key that is no key in Z85") end
@@ -251,7 +254,9 @@ function M.credentials(given)
   local known = given.key ~= nil and FILES or TEXTS
   for name, value in pairs(given) do
     if not known[name] then return nil, options.unknown("name", name, known) end
-    if type(value) ~= known[name] then return nil, ("'%s' must be a %s, got %s"):format(name, known[name], type(value)) end
+    if type(value) ~= known[name] then
+      return nil, ("'%s' must be a %s, got %s"):format(name, known[name], type(value))
+    end
   end
   if known == FILES then return check_files(given) end
   return check_texts(given)

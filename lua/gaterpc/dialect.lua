@@ -34,7 +34,8 @@ local function check_plain(who, credentials)
     error(("%s: option 'zap_credentials' must be { user, password } with the mechanism PLAIN"):format(who), 5)
   end
   if not is_word(user) or not is_word(password) then
-    error(("%s: option 'zap_credentials': user and password have 1 to %d bytes, none of them 0"):format(who, LONGEST), 5)
+    error(("%s: option 'zap_credentials': user and password have 1 to %d bytes, none of them 0"):format(
+      who, LONGEST), 5)
   end
   return user, password
 end

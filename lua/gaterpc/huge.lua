@@ -18,6 +18,7 @@ local codec = require "gaterpc.codec"
 local errors = require "gaterpc.error"
 local msgpack = require "gaterpc.msgpack"
 local options = require "gaterpc.options"
+local proxy = require "gaterpc.huge_proxy"
 local queue = require "gaterpc.queue"
 local settings = require "gaterpc.settings"
 local task = require "gaterpc.task"
@@ -32,12 +33,24 @@ local FEED_MAX = 16 -- chunks that wait to be compressed
 
 ---@class gaterpc.HugeDataFeed
 ---@field private chunks gaterpc.Queue
----@field private ended boolean
+---@field private ended boolean   by close()
+---@field private begun boolean   its data is on its way
+---@field private jobs table<gaterpc.CrewJob, true>  of executors, that were lent it and are not over
 local feed = {}
 local feed_mt = { __name = "gaterpc.HugeDataFeed", __index = feed }
 
+local prepare -- what huge_jobs.lua wants done before there are any
+
+---@package
+---@param fn fun()
+function M.before_feeds(fn)
+  prepare = fn
+end
+
 local function new_feed()
-  return setmetatable({ chunks = queue.new { maxsize = FEED_MAX }, ended = false }, feed_mt)
+  if prepare then prepare() end
+  prepare = nil
+  return setmetatable({ chunks = queue.new { maxsize = FEED_MAX }, ended = false, begun = false, jobs = {} }, feed_mt)
 end
 
 ---Adds bytes. Waits while enough of them wait to be compressed and sent.
@@ -56,8 +69,24 @@ end
 ---@param err? any
 function feed:close(err)
   if self.ended then return end
-  self.ended, self.failure = true, err
+  self.ended, self.failure = true, self.failure or err
   self.chunks:close()
+end
+
+---A job that was to feed it has failed: then it is not complete, unless it was closed before.
+---@package
+---@return boolean told  its reader, if there is one, will get the error
+function feed:fail(err)
+  if self.ended then return false end
+  self.failure = self.failure or err
+  self.chunks:close()
+  return true
+end
+
+-- From now on the data may take longer than the call's deadline, and so may the jobs that feed it.
+local function begin(self)
+  self.begun = true
+  for job in next, self.jobs do job.crew:drop_deadline(job) end
 end
 
 local function next_chunk(self)
@@ -75,45 +104,51 @@ end
 ---@class gaterpc.HugeData
 ---@field data gaterpc.HugeDataFeed?  where to put bytes, when it was made without data
 ---@field private module string
+---@field private level? integer
+---@field private packed? string|string[]
 local mt = { __name = "gaterpc.HugeData" }
 
 function mt:__tostring()
   return "huge data in " .. self.module
 end
 
--- A string of any length as msgpack; others have the limits of values.
-local function pack(value)
-  if type(value) ~= "string" or #value < 1 << 16 then return msgpack.pack(value) end
-  return string.pack(">Bs4", utf8.len(value) and 0xdb or 0xc6, value)
+local function level_of(info, given)
+  local name = info.name
+  if given == nil and (name == "gzip" or name == "zlib") then return settings.HUGE_DATA_COMPRESS_LEVEL end
+  return given
 end
 
-local function level_of(info, given)
-  local level, name = given, info.name
-  if level == nil and (name == "gzip" or name == "zlib") then level = settings.HUGE_DATA_COMPRESS_LEVEL end
+---Checks what to compress with, and fills in the defaults.
+---@package
+---@param module? string
+---@param level? integer
+---@return table? fields  module, level
+---@return string? text   what is wrong
+function M.check(module, level)
+  local info, err = codec.get(module or settings.HUGE_DATA_COMPRESS_MODULE)
+  if not info then return nil, "HugeData: " .. err.message end
+  level = level_of(info, level)
   if level and info.level_min and (level < info.level_min or level > info.level_max) then
-    error(("HugeData: option 'compress_level' must be from %d to %d for %s, got %d"):format(
-      info.level_min, info.level_max, name, level), 3)
+    return nil, ("HugeData: option 'compress_level' must be from %d to %d for %s, got %d"):format(
+      info.level_min, info.level_max, info.name, level)
   end
-  return level
+  return { module = info.name, level = level }
 end
 
 ---@param given? gaterpc.HugeDataOptions
 ---@return gaterpc.HugeData
 function M.new(given)
-  given = options.check("HugeData", given, {
-    data = "any", compress_module = "string", compress_level = "integer" })
-  local name = given.compress_module or settings.HUGE_DATA_COMPRESS_MODULE
-  local info, err = codec.get(name)
-  if not info then error("HugeData: " .. err.message, 2) end
-  local self = setmetatable({ module = name, level = level_of(info, given.compress_level) }, mt)
+  given = options.check("HugeData", given, proxy.options)
+  local self, text = M.check(given.compress_module, given.compress_level)
+  if not self then error(text, 2) end
   if given.data == nil then
     self.data = new_feed()
-    return self
+    return setmetatable(self, mt)
   end
-  local packed, _, text = pack(given.data)
-  if not packed then error("HugeData: " .. text, 2) end
-  self.packed = packed
-  return self
+  local _
+  self.packed, _, text = proxy.pack(given.data)
+  if not self.packed then error("HugeData: " .. text, 2) end
+  return setmetatable(self, mt)
 end
 
 ---@param value any
@@ -122,11 +157,19 @@ function M.is(value)
   return getmetatable(value) == mt
 end
 
----Huge data of a value that is packed already.
+-- For executors, see huge_jobs.lua.
+M.metatable, M.feed_metatable = mt, feed_mt
+
+---Huge data of a value that is packed already, in one string or several.
 ---@package
-function M.of_packed(packed)
-  local name = settings.HUGE_DATA_COMPRESS_MODULE
-  return setmetatable({ module = name, level = level_of(assert(codec.get(name))), packed = packed }, mt)
+---@param packed string|string[]
+---@param module? string
+---@param level? integer
+function M.of_packed(packed, module, level)
+  local self, text = M.check(module, level)
+  if not self then error(errors.new("INVALID_ARGUMENT", text), 0) end
+  self.packed = packed
+  return setmetatable(self, mt)
 end
 
 ---Sends the pieces; runs in a task of its own. `send(module, raw, piece)` as core.worker:chunk.
@@ -135,11 +178,12 @@ end
 ---@return string digest
 function M.transmit(self, send, wait)
   local _ <close> = self.data and self.data.chunks -- then who puts hears that nobody takes any more
+  if self.data then begin(self.data) end
   local encoder <close> = codec.encoder(self.module, {
     level = self.level, piece_bytes = settings.HUGE_DATA_SIZEOF, whole = assert(codec.get(self.module)).syncs,
     digest = true })
   local source = self.packed or function() return next_chunk(self.data) end
-  for piece in encoder:pieces(source) do
+  for piece in encoder:pieces(source, function() return not self.data.chunks:empty() end) do
     local more, code, text = send(self.module, self.data ~= nil, piece)
     if more == nil then error(errors.new(code, text), 0) end
     if not more then wait() end
@@ -180,7 +224,7 @@ local function decoded(stream)
   local found, err = codec.get(stream.codec)
   if not found then fail(stream, errors.new("INVALID_ARGUMENT", "the result is compressed by " .. err.message)) end
   local decoder = codec.decoder(stream.codec, { max_bytes = settings.HUGE_DATA_MAXBYTES, digest = true })
-  local read = decoder:chunks(function() return stream:next() end)
+  local read = decoder:chunks(function() return stream:next() end, function() return stream:is_ready() end)
   return function()
     local ok, bytes = pcall(read)
     if not ok then

@@ -50,6 +50,7 @@ end
 setmetatable(gaterpc, {
   __name = "gaterpc",
   __index = function(_, name)
+    if name == "HugeData" then return require "gaterpc.huge" end
     error(("gaterpc.%s is not available in an executor"):format(tostring(name)), 2)
   end,
 })
@@ -66,7 +67,7 @@ package.loaded["gaterpc.task"] = task
 -- Modules of gaterpc that need the host's loop.
 local here = {
   ["gaterpc.error"] = true, ["gaterpc.log"] = true, ["gaterpc.msgpack"] = true, ["gaterpc.options"] = true,
-  ["gaterpc.portable"] = true,
+  ["gaterpc.huge_proxy"] = true, ["gaterpc.portable"] = true,
   ["gaterpc.pretty"] = true, ["gaterpc.source"] = true, ["gaterpc.sync_proxy"] = true,
 }
 table.insert(package.searchers, 2, function(name)
@@ -85,8 +86,25 @@ end
 
 -- What is shared is in the host.
 require "gaterpc.sync_proxy".setup(function(proxy, operation, ...)
-  return answered(port.ask(proxy.data, operation, ...))
+  return answered(port.ask("shared", proxy.data, operation, ...))
 end, {})
+
+-- HugeData is loaded when it is needed, which is seldom. Nothing of it can be packed: the host keeps what is fed, and
+-- what is returned goes ahead of the results.
+local huge_mt = { __name = "gaterpc.HugeData" }
+local feed_mt = { __name = "gaterpc.HugeDataFeed", __index = function(_, name)
+  return require "gaterpc.huge".feed[name]
+end }
+
+package.preload["gaterpc.huge"] = function()
+  return require "gaterpc.huge_proxy".setup(huge_mt, function(...) return answered(port.ask(...)) end)
+end
+
+local function new_feed(id) return setmetatable({ id = id, ended = false }, feed_mt) end
+local function new_huge(id) return setmetatable({ data = new_feed(id) }, huge_mt) end
+local function refuse() error("in an executor it can only be the first result, and have data", 0) end
+msgpack.register_own_ext { type = -105, name = "HugeDataFeed", metatable = feed_mt, pack = refuse, unpack = new_feed }
+msgpack.register_own_ext { type = -106, name = "HugeData", metatable = huge_mt, pack = refuse, unpack = new_huge }
 
 -- What the functions of methods have for a self.
 local stand_in_mt = {
@@ -189,6 +207,11 @@ local function take(_, due_ms, description, code)
   end
   local is_stream = streamed or (results[2] == nil and is_generator())
   job_fn = nil
+  if not is_stream and getmetatable(results[2]) == huge_mt and results[2].packed then
+    local handed, err = pcall(require "gaterpc.huge".hand_over, results[2])
+    if not handed then return fail(co, err) end
+    results[2] = nil
+  end
   local sent, _, text = port.done(is_stream, unpack(results, 2, results.n))
   return sent or fail(co, errors.new("INTERNAL", "the result cannot be sent: " .. text))
 end
@@ -208,6 +231,12 @@ local function keep_program_alive()
   end
 end
 
+-- A process has a log of its own, whose lines go to the host's.
+local function set_levels(settings)
+  core.log_level(settings.log_level)
+  for name, level in pairs(settings.log_levels) do core.logger_level(name, level) end
+end
+
 local function init(settings)
   if settings.module then require(settings.module) end
   if settings.init then portable.unpack(read(settings.init, 1))() end
@@ -217,12 +246,13 @@ end
 return function(packed)
   local settings = assert(msgpack.unpack(packed))
   package.path, package.cpath = settings.path, settings.cpath
-  if settings.kind == "thread" then keep_program_alive() else core.log_level(settings.log_level) end
+  if settings.kind == "thread" then keep_program_alive() else set_levels(settings) end
   learn(settings.code)
   local co = create(init)
   local ok, err = resume(co, settings)
   if not ok then return fail(co, err) end
   if status(co) ~= "dead" then return fail(co, "the init function of an executor cannot yield") end
+  collectgarbage() -- what loading has left
   port.ready()
   local function go_on(id, ...)
     return id ~= nil and take(id, ...)

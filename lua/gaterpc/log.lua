@@ -212,6 +212,15 @@ local function plan_of(setup)
   }
 end
 
+---What is wrong with a table for setup(), or nil.
+---@package
+---@param setup table
+---@return string?
+function M.problem(setup)
+  local valid, problem = pcall(plan_of, setup)
+  return not valid and problem or nil
+end
+
 ---Changes levels and outputs, once or at any time; what is not given stays as it is. Lines that were logged
 ---before still go to the old outputs. When a file cannot be opened nothing has changed.
 ---@param setup gaterpc.LogSetup

@@ -36,11 +36,17 @@ local rival = {
 ---@field unpack? fun(bytes: string): any
 local ext_options = { type = "integer", name = "string", metatable = "table", pack = "function", unpack = "function" }
 
+-- What gaterpc itself has in them: SharedQueue and its like, and HugeData on its way to an executor.
+local OWN_FIRST, OWN_LAST = -110, -101
+
 local function check_type(who, type, level)
   if math.type(type) ~= "integer" or type < -128 or type > 127 then
     error(("%s: an ext type is an integer from -128 to 127, got %s"):format(who, tostring(type)), level + 1)
   end
   if type == -1 then error(who .. ": ext type -1 is the timestamp, which is built in", level + 1) end
+  if type >= OWN_FIRST and type <= OWN_LAST then
+    error(("%s: the ext types from %d to %d are gaterpc's own"):format(who, OWN_FIRST, OWN_LAST), level + 1)
+  end
 end
 
 local function check_free(given, level)
@@ -71,6 +77,14 @@ function M.register_ext(given)
   hooks.set_ext(given.type, given.name or "ext type " .. given.type, given.metatable, given.pack, given.unpack)
 end
 
+---Registers one of gaterpc's own, in place of what it was before.
+---@package
+---@param given gaterpc.ExtType
+function M.register_own_ext(given)
+  hooks.drop_ext(given.type)
+  hooks.set_ext(given.type, given.name, given.metatable, given.pack, given.unpack)
+end
+
 ---Forgets an ext type: it is unpacked to gaterpc.ext again.
 ---@param type integer
 ---@return boolean was_registered
@@ -80,7 +94,7 @@ function M.unregister_ext(type)
 end
 
 local known = {}
-for name in pairs(M) do known[name] = true end
+for name in pairs(M) do known[name] = name ~= "register_own_ext" or nil end
 for name in pairs(hook_names) do known[name] = true end
 
 local function unknown(name)

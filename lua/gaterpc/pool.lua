@@ -11,6 +11,7 @@
 local core = require "gaterpc.core"
 local crew = require "gaterpc.crew"
 local errors = require "gaterpc.error"
+local huge_jobs = require "gaterpc.huge_jobs"
 local msgpack = require "gaterpc.msgpack"
 local options = require "gaterpc.options"
 local portable = require "gaterpc.portable"
@@ -118,6 +119,18 @@ local function about(origin, stand_in)
   return packed or error(errors.new(code, text), 0)
 end
 
+-- Fills in what travels.
+local function pack(job, origin, stand_in, fn, ...)
+  local description, codes = portable.pack(fn)
+  local arguments, split, text = msgpack.pack_args(...)
+  if arguments and #arguments > MAX_ARGUMENTS then
+    arguments, split, text = nil, "RESOURCE_EXHAUSTED", "they are larger than 64 MiB when packed"
+  end
+  if not arguments then error(errors.new(split, "the arguments of a job: " .. text), 0) end
+  job.description, job.codes = description .. about(origin, stand_in), codes
+  job.arguments, job.split, job.keep = arguments, split, { fn, ... }
+end
+
 ---Puts a job into the line, where it may be settled at once. Raises when the function or the arguments cannot travel.
 ---@param job table  settle, and what that needs
 ---@param stand_in? { service: string, stream: boolean }  for a method
@@ -128,19 +141,11 @@ local function add_job(self, job, stand_in, fn, ...)
   if err then return nil, err end
   local current = task.current()
   local origin = current and task.origin(current)
-  local deadline_ms = origin and origin.deadline_ms or 0
-  if deadline_ms > 0 and deadline_ms <= core.now_ms() then
+  huge_jobs.lend(job, pack, origin, stand_in, fn, ...)
+  job.deadline_ms = origin and not huge_jobs.is_under_way(job) and origin.deadline_ms or 0
+  if job.deadline_ms > 0 and job.deadline_ms <= core.now_ms() then
     return nil, errors.new("DEADLINE_EXCEEDED", "the deadline of the calling method has passed")
   end
-  local description, codes = portable.pack(fn)
-  local arguments, split, text = msgpack.pack_args(...)
-  if arguments and #arguments > MAX_ARGUMENTS then
-    arguments, split, text = nil, "RESOURCE_EXHAUSTED", "they are larger than 64 MiB when packed"
-  end
-  if not arguments then error(errors.new(split, "the arguments of a job: " .. text), 0) end
-  job.description, job.codes = description .. about(origin, stand_in), codes
-  job.arguments, job.split = arguments, split
-  job.deadline_ms, job.keep = deadline_ms, { fn, ... }
   return self.crew:add(job)
 end
 
@@ -170,7 +175,7 @@ local function settle_future(job, kind, ...)
   if kind ~= crew.ERROR then return job.promise:resolve(...) end
   local err = ...
   job.promise:reject(err)
-  if err.code ~= "CANCELLED" then
+  if err.code ~= "CANCELLED" and not job.told then
     job.err = err
     setmetatable(job.future, failed_future_mt)
   end

@@ -23,7 +23,8 @@ local M = {}
 ---@field follows? { [1]: string, [2]: number }
 ---@field secret? boolean
 ---@field hint? string
----@field apply? fun(value: any)
+---@field wrong? fun(value: any): string?
+---@field apply? fun(value: any, values: table<string, any>)
 ---@field alias_of? string[]
 ---@field constant? any
 ---@field unused? boolean
@@ -74,6 +75,8 @@ function M.check(row, given, is_text)
   if row.choices and not is_choice(row, value) then
     return nil, problem(row, "one of " .. choices_of(row), given, is_text)
   end
+  local wrong = row.wrong and row.wrong(value)
+  if wrong then return nil, wrong end
   return value
 end
 
@@ -102,7 +105,7 @@ end
 
 local fields = {
   setting = { low = "number", high = "number", choices = "table", option = "table", follows = "table",
-    secret = "boolean", hint = "string", apply = "function" },
+    secret = "boolean", hint = "string", wrong = "function", apply = "function" },
   alias = { alias_of = "string|table" },
   constant = { constant = "any" },
   unused = { unused = "boolean", secret = "boolean" },

@@ -223,7 +223,7 @@ local function take_effect(self, row)
   end
   if value == self.values[row.name] then return end
   self.values[row.name] = value
-  if row.apply then row.apply(value) end
+  if row.apply then row.apply(value, self.values) end
   for _, follower in ipairs(row.followers or {}) do take_effect(self, follower) end
 end
 

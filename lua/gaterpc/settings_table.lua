@@ -10,16 +10,15 @@
 ---    follows     { OTHER, factor }: its default is so many times that setting
 ---    secret      never shown
 ---    hint        for values out of range, behind what is wrong
----    apply       function(value), called when the value changes
+---    wrong       function(value), says what is wrong with it beyond its type, or nil
+---    apply       function(value, values), called when the value changes; values: of all settings
 ---  { NAME, type, text, alias_of = NAME or { NAME, ... } }  another name, perhaps in another unit
 ---  { NAME, text, constant = value }                        can be read; belongs to what goes over the wire
 ---  { NAME, text, unused = true }                           accepted with a warning, which is the text. secret as above
 ---  { group = "..." }                                       a heading for the settings that follow
 ---@module "gaterpc.settings_table"
 
-local core = require "gaterpc.core"
-
-local DEBUG, INFO = 10, 20
+local log = require "gaterpc.settings_log"
 
 return {
   { group = "Addresses and names" },
@@ -96,14 +95,25 @@ return {
     low = 0.01, high = 86400 },
   { "ZAP_PENALTY", "seconds", 1.0, "the longest that a refusal is held back; it doubles with each one of a source",
     low = 0, high = 5 },
-  { "ZAP_PLAIN_OVER_TCP", "boolean", false, "PLAIN may send passwords, unencrypted, over addresses that leave this host" },
+  { "ZAP_PLAIN_OVER_TCP", "boolean", false,
+    "PLAIN may send passwords, unencrypted, over addresses that leave this host" },
 
   { group = "Other" },
   { "ZMQ_IPV6", "boolean", false, "addresses may name IPv6 hosts, as `tcp://[::1]:5555`" },
   { "REMOTE_TRACEBACK", "boolean", true, "errors of methods carry the worker's traceback",
     option = { create_worker = "traceback" } },
-  { "DEBUG", "boolean", false, "the log has debug lines, too",
-    apply = function(on) core.log_level(on and DEBUG or INFO) end },
+
+  { group = "Log" },
+  { "DEBUG", "boolean", false, "the log has debug lines, too", apply = log.level },
+  { "LOG_LEVEL", "string", nil, 'the root\'s level; without it `"debug"` when DEBUG is set, else `"info"`',
+    choices = { "debug", "info", "warning", "error", "off" }, apply = log.level },
+  { "LOG_PATH", "string", nil, "a file that gets the log, beside standard error; or a folder, in which it has the name "
+    .. "of the script: `kv.log`", wrong = log.path_problem, apply = log.outputs },
+  { "LOG_FORMAT", "string", "text", "of LOG_PATH and of standard error", choices = { "text", "json" },
+    apply = log.outputs },
+  { "LOGGING", "table", nil,
+    "what `gaterpc.log.setup` takes; its fields come before LOG_LEVEL, LOG_PATH and LOG_FORMAT",
+    wrong = log.problem, apply = log.everything },
 
   -- Names of the original that are ours under another name or in another unit.
   { "WORKER_ADDR", "address", "where the broker binds for workers", alias_of = "BACKEND" },
@@ -159,9 +169,7 @@ return {
   { "WINDOWS_MAX_WORKERS", "the host runs on Linux only", unused = true },
   { "BASE_PATH", "nothing is written there: addresses and files are given whole", unused = true },
   { "RUN_PATH", "nothing is written there: give ipc addresses whole, as in BACKEND", unused = true },
-  { "LOG_PATH", "the log goes to standard error", unused = true },
-  { "LOGGING", "the log goes to standard error; gaterpc.log.level sets what is in it", unused = true },
-  { "DEFAULT_LOGGING", "the log goes to standard error; gaterpc.log.level sets what is in it", unused = true },
+  { "DEFAULT_LOGGING", "LOGGING changes what is to be changed; docs/logging.md has the defaults", unused = true },
   { "SECURE", "an unknown method is always answered with NOT_FOUND", unused = true },
   { "CLIENT_TIMEOUT", "REPLY_TIMEOUT bounds a call", unused = true },
   { "TASK_TIMEOUT", "a method has the time that its caller gives it: REPLY_TIMEOUT there", unused = true },

@@ -97,7 +97,8 @@ M.types = {
     from_base = function(value) return value and 1 or 0 end },
 }
 
----A number or a boolean is itself, an even number of bytes "64K"; a string is quoted, with escapes.
+---A number or a boolean is itself, an even number of bytes "64K"; a string is quoted, with escapes; of a table the
+---names of its fields.
 ---@param value any
 ---@param kind? string  its type
 ---@return string
@@ -107,6 +108,12 @@ function M.show(value, kind)
     return '"' .. value:gsub('[%c"\\]', function(c)
       return c:find "%c" and ("\\x%02x"):format(c:byte()) or "\\" .. c
     end) .. '"'
+  end
+  if type(value) == "table" then
+    local names = {}
+    for name in pairs(value) do names[#names + 1] = tostring(name) end
+    table.sort(names)
+    return "{ " .. table.concat(names, ", ") .. " }"
   end
   if kind == "bytes" then
     for _, suffix in ipairs { "G", "M", "K" } do

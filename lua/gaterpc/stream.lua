@@ -197,6 +197,12 @@ function mt:__call()
   return read(self, self.timeout)
 end
 
+---Has the next message come? Then next() does not wait, and raises nothing.
+---@package
+function stream:is_ready()
+  return self.queue[self.first] ~= nil
+end
+
 ---Ends the stream: the worker closes the method, whose <close> variables run.
 function stream:close()
   if self.closed then return end

@@ -384,7 +384,7 @@ local function let_proxies_travel()
   let_proxies_travel = function() end
 end
 
-crew.on_question(function(id, operation, ...)
+crew.on_question("shared", function(_, id, operation, ...)
   return invoke(objects[id], operation, ...)
 end)
 

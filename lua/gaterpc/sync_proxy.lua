@@ -389,8 +389,7 @@ end
 function M.setup(fn, objects)
   invoke = fn
   for name, mt in pairs(classes) do
-    msgpack.unregister_ext(TYPES[name]) -- of this file, loaded before
-    msgpack.register_ext {
+    msgpack.register_own_ext {
       type = TYPES[name], name = "Shared" .. name, metatable = mt,
       pack = function(proxy) return proxy.data end,
       unpack = function(id) return M.new(name, id, objects[id]) end,

@@ -140,6 +140,14 @@ local function finish(self, job, value)
   end
 end
 
+---Ends a call with HugeData.
+---@package
+---@param job gaterpc.Job
+---@param data table
+function registration:send_huge(job, data)
+  send_huge(self, job, data)
+end
+
 local function end_by_item(job, text)
   local self = job.registration
   job.cancelled = true

@@ -235,7 +235,7 @@ local function tell_watchers(domain, policy)
 end
 
 local function start_handler()
-  local penalty_ms = math.max(options.to_ms(settings.ZAP_PENALTY), 1)
+  local penalty_ms = math.max(options.to_ms(settings.ZAP_PENALTY), 1) -- 0 would be the default
   check("ZAP", core.zap_start(penalty_ms, options.to_ms(settings.ZAP_REPLY_TIMEOUT)))
 end
 
@@ -298,8 +298,8 @@ function methods:start()
   end
   self.running = true
   M.running[self] = true
-  core.log(INFO, "gaterpc.zap", ("decides about %s%s"):format(
-    table.concat(self:names(), ", "), self.bound and ", also for brokers elsewhere, at " .. self.bound or ""))
+  local also = self.bound and ", also for brokers elsewhere, at " .. self.bound or ""
+  core.log(INFO, "gaterpc.zap", ("decides about %s%s"):format(table.concat(self:names(), ", "), also))
   return self
 end
 

@@ -2,45 +2,21 @@
 --   gaterpc-host scripts/bench/bench.lua BARE [SECONDS [ROUNDS]]
 -- BARE is bare.c compiled: client, ROUTER-ROUTER forwarder and worker in C with frames of the same
 -- number and size. Ours has the client and the method in Lua. Three processes each.
-local uv = require "luv"
-
 local bare, seconds, rounds = arg[1], tonumber(arg[2] or 2), tonumber(arg[3] or 3)
 local dir = arg[0]:match("^(.*)/") or "."
 local runs = dofile(dir .. "/rounds.lua")
 local start, fields, column, ratio = runs.start, runs.fields, runs.column, runs.ratio
-local host = uv.exepath()
 local STREAM_ITEMS = 1000000
-local SILENCE = 120 -- seconds that a program may say nothing
 
 local function run_bare(...)
   local process = start(bare, { ... })
-  local text = runs.line(process, SILENCE)
+  local text = runs.line(process)
   process.ended:await(30)
   return fields(text)
 end
 
 local function run_ours(transport, ...)
-  local base = os.tmpname()
-  os.remove(base)
-  local front = transport == "ipc" and "ipc://" .. base .. ".f" or "tcp://127.0.0.1:*"
-  local back = transport == "ipc" and "ipc://" .. base .. ".b" or "tcp://127.0.0.1:*"
-  local broker = start(host, { dir .. "/broker.lua", front, back })
-  front, back = runs.line(broker, SILENCE):match("(%S+)%s+(%S+)")
-  local worker = start(host, { dir .. "/worker.lua", back })
-  runs.line(worker, SILENCE)
-  local args = { dir .. "/client.lua", front, ... }
-  table.insert(args, ("%d"):format(broker.pid))
-  table.insert(args, ("%d"):format(worker.pid))
-  local client = start(host, args)
-  local text = runs.line(client, SILENCE)
-  client.ended:await(30)
-  for _, process in ipairs { worker, broker } do
-    process.handle:kill "sigkill"
-    process.ended:await(10)
-  end
-  os.remove(base .. ".f")
-  os.remove(base .. ".b")
-  return fields(text)
+  return runs.three(dir, transport, ...)
 end
 
 print(("medians of %d rounds of %g s each, in turn; b/a is the median of the rounds' ratios"):format(rounds, seconds))

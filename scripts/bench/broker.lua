@@ -1,9 +1,7 @@
 -- The broker of the benchmark: broker.lua FRONTEND BACKEND; prints its addresses.
-local gaterpc = require "gaterpc"
+local secured = dofile(arg[0]:match("^(.*)/") .. "/secured.lua")
 
-local broker = gaterpc.Majordomo { backend = arg[2] }
-broker:bind(arg[1])
-broker:start()
-print(broker:addresses())
+local broker, front, back = secured.broker(arg[1], arg[2])
+print(front, back)
 io.stdout:flush()
 broker:run()

@@ -4,12 +4,13 @@
 -- Prints key=value; CPU is that of this process and of the PIDs together.
 local core = require "gaterpc.core"
 local gaterpc = require "gaterpc"
+local secured = dofile(arg[0]:match("^(.*)/") .. "/secured.lua")
 local task = gaterpc.task
 
 local TEXT = ("x"):rep(22) -- makes a request of 80 bytes, as bare.c has it
 local SAMPLED = 16         -- coroutines that note how long their calls take
 
-local client = gaterpc.Client { broker = arg[1] }
+local client = gaterpc.Client(secured.options(arg[1]))
 
 -- Nanoseconds of CPU that the threads of these processes have used.
 local function cpu_ns(pids)

@@ -13,7 +13,15 @@ gaterpc.Settings.BUSY_LIMIT = 0
 
 local Echo = gaterpc.Worker:extend "Echo"
 local function echo(_, value) return value end
-for _, place in ipairs { "inline", "thread", "process" } do Echo.interface[place] = gaterpc.interface(echo, place) end
+local function work(_, n)
+  local sum = 0
+  for i = 1, n do sum = (sum + i) % 7 end
+  return sum
+end
+for _, place in ipairs { "inline", "thread", "process" } do
+  Echo.interface[place] = gaterpc.interface(echo, place)
+  Echo.interface["work_" .. place] = gaterpc.interface(work, place)
+end
 local cores = uv.available_parallelism()
 local pools = {
   thread = gaterpc.ThreadPoolExecutor { max_workers = cores },
@@ -69,6 +77,46 @@ for _, in_flight in ipairs { 1, 64 } do
   for i, row in ipairs(rows) do
     print(("%-22s %9d  %10.0f %12.2f"):format(row[1], in_flight, median(rates[i]), median(rates[i]) / median(rates[1])))
   end
+end
+
+-- 64 calls that compute, one after the other and at once, while a method in the worker answers.
+local CALLS = 64
+
+local function seconds_of(callers, method, n)
+  local list, left = {}, CALLS
+  for i = 1, callers do
+    list[i] = function()
+      while left > 0 do
+        left = left - 1
+        method(n)
+      end
+    end
+  end
+  local began = core.now()
+  gaterpc.task.all(list)
+  return core.now() - began
+end
+
+for _, kind in ipairs { "thread", "process" } do
+  local method = client.Echo["work_" .. kind]
+  local n = math.ceil(1e6 * 0.02 / (seconds_of(1, method, 1e6) / CALLS)) -- 20 ms each
+  local ratios, answers, slowest = {}, 0, 0
+  for i = 1, rounds do
+    local alone, done = seconds_of(1, method, n), false
+    local other = gaterpc.task.spawn(function()
+      while not done do
+        local began = core.now()
+        client.Echo.inline(TEXT)
+        answers, slowest = answers + 1, math.max(slowest, core.now() - began)
+        gaterpc.task.sleep(0.001)
+      end
+    end)
+    ratios[i] = alone / seconds_of(CALLS, method, n)
+    done = true
+    other:join()
+  end
+  print(("%d calls of 20 ms in a %-8s %5.2f times as fast at once as one after the other; meanwhile %d answers of the "
+    .. "worker, the slowest in %.1f ms"):format(CALLS, kind, median(ratios), answers, slowest * 1000))
 end
 
 local ITEMS = 200000

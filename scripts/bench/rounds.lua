@@ -4,6 +4,8 @@ local task = require "gaterpc.task"
 
 local M = {}
 
+local SILENCE = 120 -- seconds that a program may say nothing
+
 ---Runs a program; M.line() gives what it prints, line by line. `ended` is settled with its exit status.
 function M.start(path, args)
   local out = uv.new_pipe()
@@ -29,12 +31,11 @@ function M.start(path, args)
   return self
 end
 
----The next line that it prints. Raises when it ends without one, or is silent for so many seconds.
----@param seconds? number
-function M.line(process, seconds)
+---The next line that it prints. Raises when it ends without one, or is silent for two minutes.
+function M.line(process)
   while #process.lines == 0 do
     if process.ended:is_settled() then error "a process of the benchmark has failed" end
-    process.changed:await(seconds)
+    process.changed:await(SILENCE)
   end
   return table.remove(process.lines, 1)
 end
@@ -44,6 +45,32 @@ function M.fields(text)
   local found = {}
   for name, value in text:gmatch("([%w_]+)=([%d.]+)") do found[name] = tonumber(value) end
   return found
+end
+
+---Broker, worker and client of ours in a process each, over "ipc" or "tcp"; ... are arguments of client.lua. Gives
+---what the client prints.
+function M.three(dir, transport, ...)
+  local host, base = uv.exepath(), os.tmpname()
+  os.remove(base)
+  local front = transport == "ipc" and "ipc://" .. base .. ".f" or "tcp://127.0.0.1:*"
+  local back = transport == "ipc" and "ipc://" .. base .. ".b" or "tcp://127.0.0.1:*"
+  local broker = M.start(host, { dir .. "/broker.lua", front, back })
+  front, back = M.line(broker):match("(%S+)%s+(%S+)")
+  local worker = M.start(host, { dir .. "/worker.lua", back })
+  M.line(worker)
+  local args = { dir .. "/client.lua", front, ... }
+  table.insert(args, ("%d"):format(broker.pid))
+  table.insert(args, ("%d"):format(worker.pid))
+  local client = M.start(host, args)
+  local text = M.line(client)
+  client.ended:await(30)
+  for _, process in ipairs { worker, broker } do
+    process.handle:kill "sigkill"
+    process.ended:await(10)
+  end
+  os.remove(base .. ".f")
+  os.remove(base .. ".b")
+  return M.fields(text)
 end
 
 local function median(values)

@@ -989,6 +989,9 @@ static int worker_next_event(lua_State *L) /* worker:next_event() -> {type =, ..
     lua_pushstring(L, event.text);
     lua_setfield(L, -2, "text");
     set_slice(L, "method", event.method);
+    set_slice(L, "client", event.client);
+    set_slice(L, "address", event.address);
+    set_slice(L, "user", event.user);
     set_message(L, box, event.payload);
     return 1;
 }

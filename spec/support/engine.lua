@@ -103,6 +103,14 @@ function bench:worker(id, service, more, via)
   return made
 end
 
+-- A worker of Gate is told who calls: three frames before the message.
+local function read_out(via, ...)
+  if via ~= "local_back" or select("#", ...) < 4 then return M.read(...) end
+  local message = M.read(select(4, ...))
+  message.client, message.address, message.user = ...
+  return message
+end
+
 ---Lets the broker send what it has to, into the boxes of the peers. Those in bench.stalled, by key, do not
 ---read.
 function bench:pump()
@@ -113,7 +121,7 @@ function bench:pump()
     else
       local box = self.boxes[key] or {}
       self.boxes[key] = box
-      box[#box + 1] = M.read(...)
+      box[#box + 1] = read_out(via, ...)
     end
   end)
 end

@@ -291,6 +291,20 @@ function methods:rss()
   return tonumber(read_proc(self, "status"):match("VmRSS:%s*(%d+) kB")) * 1024
 end
 
+---From now on peak_rss() counts anew. For processes of processes, too.
+---@param pid integer
+function M.reset_peak(pid)
+  local file <close> = assert(io.open(("/proc/%d/clear_refs"):format(pid), "w"))
+  assert(file:write "5")
+end
+
+---Bytes of memory that a process has had at most.
+---@param pid integer
+---@return integer
+function M.peak_rss(pid)
+  return tonumber(read_proc({ pid = pid }, "status"):match("VmHWM:%s*(%d+) kB")) * 1024
+end
+
 ---Seconds of processor time that it has used, in its own code and the system's.
 ---@return number
 function methods:cpu()

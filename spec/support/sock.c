@@ -1,5 +1,6 @@
-/* sock.c - the module `socks` for specs: sockets of src/net/sock.h in a ZeroMQ context of their own, and
- * who decides about their peers: socks.zap() is asked at inproc://zeromq.zap.01, and the spec answers.
+/* sock.c - the module `socks` for specs: sockets of src/net/sock.h in a ZeroMQ context of their
+ * own, and who decides about their peers: socks.zap() is asked at inproc://zeromq.zap.01, and the
+ * spec answers.
  *
  * Nothing waits: what is not there yet is nil. What fails gives nil and the code for users. */
 #include <lauxlib.h>
@@ -80,7 +81,8 @@ static int m_secure(lua_State *L) /* sock:secure{fields of gr_sock_security, key
     return done(L, gr_sock_secure(sock, &security));
 }
 
-/* sock:holds() -> mechanism, password, secret key in Z85, whether it is a server: what libzmq has */
+/* sock:holds() -> mechanism, password, secret key in Z85, whether it is a server: what libzmq has
+ */
 static int m_holds(lua_State *L)
 {
     void *zmq = gr_sock_zmq(check_sock(L));
@@ -196,7 +198,8 @@ static int f_zap(lua_State *L) /* socks.zap() -> zap | nil: there is one already
     *box = zmq_socket(context, ZMQ_REP);
     int none = 0;
     zmq_setsockopt(*box, ZMQ_LINGER, &none, sizeof(none));
-    return zmq_bind(*box, "inproc://zeromq.zap.01") == 0 ? 1 : done(L, gr_err_of_errno(zmq_errno()));
+    return zmq_bind(*box, "inproc://zeromq.zap.01") == 0 ? 1
+                                                         : done(L, gr_err_of_errno(zmq_errno()));
 }
 
 static int zap_recv(lua_State *L) /* zap:recv() -> frames... | nil */
@@ -263,9 +266,15 @@ static void add_maker(lua_State *L, const char *name, enum gr_sock_type type)
 int luaopen_socks(lua_State *L)
 {
     static const luaL_Reg sock[] = {
-        {"secure", m_secure},         {"holds", m_holds},           {"bind", m_bind},
-        {"connect", m_connect},       {"disconnect", m_disconnect}, {"send", m_send},
-        {"next_event", m_next_event}, {"recv", m_recv},             {"close", m_close},
+        {"secure", m_secure},
+        {"holds", m_holds},
+        {"bind", m_bind},
+        {"connect", m_connect},
+        {"disconnect", m_disconnect},
+        {"send", m_send},
+        {"next_event", m_next_event},
+        {"recv", m_recv},
+        {"close", m_close},
         {NULL, NULL},
     };
     static const luaL_Reg zap[] = {

@@ -246,6 +246,255 @@ describe("credentials #system", function()
     assert.equal(1, host:count_log "refuses the user or the password of zap_credentials")
   end)
 
+  it("wrong options are errors that say what is right, at the line that gives them", function()
+    local pair = { public = OWN.public, secret = OWN.secret, server = KEYS.public }
+    local Class, service = gaterpc.Worker:extend "Class", gaterpc.Service { name = "S" }
+    for _, case in ipairs {
+      { "must be { user, password }", "PLAIN", nil }, { "must be { user, password }", "PLAIN", { "ann" } },
+      { "must be { user, password }", "PLAIN", { "ann", 1 } }, { "1 to 255 bytes", "PLAIN", { "", "x" } },
+      { "1 to 255 bytes", "PLAIN", { "ann", ("x"):rep(256) } }, { "1 to 255 bytes", "PLAIN", { "ann", "x\0" } },
+      { "needs the option 'zap_credentials'", "CURVE", nil },
+      { "'secret' must be", "CURVE", {} }, { "'server', the broker's public key, must be", "CURVE", OWN },
+      { "did you mean 'server'", "CURVE", with(pair, { sever = "x" }) },
+      { "'public' does not belong", "CURVE", with(pair, { public = OTHER.public }) },
+      { "'secret' must be a string, got number", "CURVE", { secret = 1 } },
+      { "no such file", "CURVE", { key = "/nowhere", server = "/nowhere" } },
+      { "'server' must be the path", "CURVE", { key = "/nowhere" } },
+      { "unknown name 'secret'", "CURVE", { key = "/nowhere", secret = OWN.secret } },
+      { "not a key", "CURVE", { key = OWN.secret, server = "/nowhere" } },
+      { "must be CURVE, PLAIN or NULL", "Curve", pair },
+    } do
+      local options = { zap_mechanism = case[2], zap_credentials = case[3], broker = "tcp://127.0.0.1:1" }
+      for _, make in ipairs { function() gaterpc.Client(options) end,
+        function() service:create_worker(Class, options) end } do
+        local ok, err = pcall(make)
+        assert.is_false(ok)
+        has(err, "credentials_spec.lua:", case[1])
+        assert.is_nil(err:find(OWN.secret, 1, true))
+      end
+    end
+    has(select(2, pcall(gaterpc.Client, { zap_credentials = {} })), "needs 'zap_mechanism'")
+  end)
+
+  it("a public key file in place of the secret one is noticed", function()
+    local path = process.dir() .. "/ann.key"
+    assert(curve.save(path, OWN))
+    local ok, err = pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { key = path, server = path } })
+    assert.is_false(ok)
+    has(err, path .. " has no secret key; is it in " .. path .. "_secret?")
+  end)
+
+  it("secrets are in no text: not in the log, in errors, in what the prompt shows, nor in ps", function()
+    local where = serve "PLAIN"
+    where.status = "400"
+    local host = process.host(([[
+      local gaterpc, curve = require "gaterpc", require "gaterpc".curve
+      local pretty = require "gaterpc.pretty"
+      gaterpc.log.level "debug"
+      local PASSWORD, SECRET = "Unmistakable" .. "Password", io.read "l"
+      local SERVER = curve.generate().public
+      local all = {
+        { zap_mechanism = "PLAIN", zap_credentials = { "ann", PASSWORD } },
+        { zap_mechanism = "CURVE", zap_credentials = { secret = SECRET, server = SERVER } },
+        { zap_mechanism = "PLAIN", zap_credentials = { "ann", PASSWORD }, dialect = "gate02" },
+      }
+      local Class = gaterpc.Worker:extend "Class"
+      function Class.interface:run() end
+      local function show(value) print(tostring(value), pretty(value), pretty { value }) end
+      for _, options in ipairs(all) do
+        options.broker, options.timeout = %q, 0.2
+        show(options)
+        local client = gaterpc.Client(options)
+        show(client)
+        show(select(2, client:try("S", "run")))
+        print(select(2, xpcall(function() client.S.run() end, debug.traceback)))
+        show(client:stats())
+        client:close()
+        options.timeout = nil
+        local worker = gaterpc.Service { name = "S" }:create_worker(Class, options):start()
+        show(worker)
+        show(select(2, worker:wait_ready(0.2)))
+        print(pretty(worker:stats()))
+        worker:close()
+        options.liveness = "x"
+        print(pcall(gaterpc.Client, options))
+        options.liveness = nil
+        options.broker = "tcp://10.255.255.1:1"
+        print(pcall(gaterpc.Client, options))
+      end
+      print(pcall(gaterpc.Client, { zap_mechanism = "PLAIN", zap_credentials = { [2] = PASSWORD } }))
+      print(pcall(gaterpc.Client, { zap_mechanism = "PLAIN", zap_credentials = { PASSWORD = PASSWORD } }))
+      print(pcall(gaterpc.Client, { zap_mechanism = "CURVE",
+        zap_credentials = { secret = SECRET .. "x", server = "x" } }))
+      print(pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { key = SECRET, server = SECRET } }))
+      print(pcall(gaterpc.Client, { zap_mechanism = "CURVE", zap_credentials = { secret = SECRET, public = SECRET,
+        server = SERVER } }))
+      local pool = gaterpc.ProcessPoolExecutor { max_workers = 1 }
+      print(pool:run(function() return "inside" end))
+      print "ready"
+      io.read "l"
+    ]]):format(where.address), { keep_stdin = true })
+    local secret = OWN.secret
+    host:write(secret .. "\n")
+    host:wait_line("^ready", 30)
+    has(host.out, "UNAUTHENTICATED", "does not use CURVE", "'public' does not belong", "inside")
+    has(host.err, "refuses the user or the password")
+    local texts = { host.out, host.err }
+    local pids = { host.pid }
+    for pid in process.read(("/proc/%d/task/%d/children"):format(host.pid, host.pid)):gmatch "%d+" do
+      pids[#pids + 1] = pid
+    end
+    assert.is_true(#pids > 1)
+    for _, pid in ipairs(pids) do
+      for _, name in ipairs { "cmdline", "environ" } do
+        texts[#texts + 1] = process.read(("/proc/%d/%s"):format(pid, name))
+      end
+    end
+    for _, text in ipairs(texts) do
+      assert.is_nil(text:find("UnmistakablePassword", 1, true))
+      assert.is_nil(text:find(secret, 1, true))
+    end
+  end)
+
+  describe("at our broker in another process", function()
+    local Class = gaterpc.Worker:extend "Class"
+    function Class.interface:echo(value) return value end -- luacheck: ignore 212
+
+    -- A broker at free addresses; the text says who is let in, and makes `broker` and `how`, options of bind.
+    local function start(text, front, back)
+      local host = process.host(([[
+        local gaterpc = require "gaterpc"
+        local zap = gaterpc.ZAPService {}
+        %s
+        local front = broker:bind(%q, how)
+        local back = broker:bind_backend(%q, how)
+        broker:start()
+        print(front, back)
+        broker:run()
+      ]]):format(text, front or "tcp://127.0.0.1:*", back or "tcp://127.0.0.1:*"), { name = "broker" })
+      local at_front, at_back = host:wait_line "(%S+)\t(%S+)"
+      return host, { broker = at_front }, { broker = at_back }
+    end
+
+    local function serve_at(at, options, name)
+      local given = with(at, options, { reconnect = 0.01, reconnect_max = 0.05 })
+      return keep(gaterpc.Service { name = name or "S" }:create_worker(Class, given):start())
+    end
+
+    local CURVE_BROKER = [[
+      local dir = %q
+      zap:configure_curve("gate", dir .. "/clients")
+      local broker = gaterpc.Majordomo { curve = dir .. "/server.key_secret" }
+      assert(zap:start())
+      broker:connect_zap { mechanism = "CURVE" }
+      local how = nil
+    ]]
+
+    local function make_keys(...)
+      local dir = process.dir()
+      if not require "luv".fs_stat(dir .. "/clients") then
+        assert(require "luv".fs_mkdir(dir .. "/clients", 448))
+        assert(curve.save(dir .. "/server.key", KEYS))
+      end
+      for _, name in ipairs { ... } do
+        assert.equal(0, process.command({ "--keygen", dir .. "/" .. name .. ".key" }):wait_exit())
+      end
+      local function of(name)
+        return { zap_mechanism = "CURVE",
+          zap_credentials = { key = dir .. "/" .. name .. ".key_secret", server = dir .. "/server.key" } }
+      end
+      local function admit(name)
+        local file = assert(io.open(dir .. "/clients/" .. name .. ".key", "w"))
+        file:write(process.read(dir .. "/" .. name .. ".key"))
+        file:close()
+      end
+      return dir, of, admit
+    end
+
+    it("CURVE: workers and clients of every dialect come in with their keys, and strangers do not", function()
+      local dir, of, admit = make_keys("ann", "bob", "eve")
+      admit "ann"
+      admit "bob"
+      local _, front, back = start(CURVE_BROKER:format(dir))
+      local w = serve_at(back, of "bob")
+      assert(w:wait_ready(600))
+      assert.equal(7, client(front, of "ann").S.echo(7))
+      for _, dialect in ipairs { "gate01", "gate02" } do
+        assert.equal(7, client(front, of "ann", { dialect = dialect }).S.echo(7))
+      end
+      local _, err = client(front, of "eve"):try("S", "echo", 1)
+      assert.equal("UNAUTHENTICATED", err.code)
+      has(err.message, front.broker, "does not accept the public key")
+      assert.equal("UNAUTHENTICATED", select(2, serve_at(back, of "eve", "T"):wait_ready(600)).code)
+      assert.equal("UNAUTHENTICATED", select(2, client(front):try("S", "echo", 1)).code)
+    end)
+
+    it("CURVE: whose key is added gets in without a new start", function()
+      local dir, of, admit = make_keys("ann", "bob")
+      admit "bob"
+      local host, front, back = start(CURVE_BROKER:format(dir))
+      assert(serve_at(back, of "bob"):wait_ready(600))
+      local c = client(front, of "ann")
+      assert.equal("UNAUTHENTICATED", select(2, c:try("S", "echo", 1)).code)
+      admit "ann"
+      host:kill "sighup"
+      process.eventually(function() return c:try("S", "echo", 1) == 1 end, "an answer")
+    end)
+
+    it("CURVE: a broker that comes back with another key is noticed, and one with the old key is good again", function()
+      local dir, of, admit = make_keys("ann")
+      admit "ann"
+      local host, front, back = start(CURVE_BROKER:format(dir))
+      local c = client(front, of "ann")
+      assert.equal("NOT_FOUND", select(2, c:try("S", "echo", 1)).code)
+      host:kill "sigterm"
+      host:wait_exit()
+      assert(curve.save(dir .. "/evil.key", OTHER))
+      host = start(CURVE_BROKER:format(dir):gsub("server.key", "evil.key"), front.broker, back.broker)
+      process.eventually(function()
+        return select(2, c:try("S", "echo", 1)).message:find "it has another key than the server's key"
+      end, "a suspicion")
+      host:kill "sigterm"
+      host:wait_exit()
+      start(CURVE_BROKER:format(dir), front.broker, back.broker)
+      process.eventually(function() return select(2, c:try("S", "echo", 1)).code == "NOT_FOUND" end, "its own answer")
+    end)
+
+    local PLAIN_BROKER = [[
+      zap:configure_plain("gate", { ann = "right", bob = "right too" })
+      local broker = gaterpc.Majordomo { access = {
+        { user = "bob", register = "S" },
+        { user = "ann", call = "S.echo" },
+      } }
+      assert(zap:start())
+      broker:connect_zap { mechanism = "PLAIN" }
+      local how = { mechanism = "PLAIN" }
+    ]]
+    local BOB = { zap_mechanism = "PLAIN", zap_credentials = { "bob", "right too" } }
+
+    it("PLAIN: users come in with their passwords, and do what they may", function()
+      local _, front, back = start(PLAIN_BROKER)
+      assert(serve_at(back, BOB):wait_ready(600))
+      local ann = client(front, PLAIN)
+      assert.equal(7, ann.S.echo(7))
+      assert.equal("PERMISSION_DENIED", select(2, ann:try("S", "get_interfaces")).code)
+      local _, err = client(front, { zap_mechanism = "PLAIN", zap_credentials = { "ann", "wrong" } }):try("S", "echo")
+      assert.equal("UNAUTHENTICATED", err.code)
+      has(err.message, "refuses the user or the password")
+    end)
+
+    it("a worker that may not register its service is told at once, and ends", function()
+      local _, _, back = start(PLAIN_BROKER)
+      for _, case in ipairs { { BOB, "Other" }, { PLAIN, "S" } } do
+        local w = serve_at(back, case[1], case[2])
+        local ok, err = w:wait_ready(600)
+        assert.same({ nil, "PERMISSION_DENIED" }, { ok, err.code })
+        has(err.message, back.broker, case[2])
+        assert.is_false(w:is_alive())
+      end
+    end)
+  end)
+
   describe("at a server of pyzmq", function()
     local function python(...)
       local run = process.run("/usr/bin/python3", { "spec/system/peers/auth.py", ... }, { keep_stdin = true })

@@ -46,6 +46,21 @@ expected["huge.lua"] = function(file)
   assert.equal("3000000\n98894\tline 10000\n1000000\n", output_of(file))
 end
 
+expected["keys.lua"] = function(file)
+  assert.equal([[
+ann.key	Ann	has the public key only
+ann.key_secret	Ann	has the secret key
+true
+nil
+PERMISSION_DENIED
+client of tcp://127.0.0.1:7777
+]], output_of(file))
+end
+
+expected["huge_executor.lua"] = function(file)
+  assert.equal("538468\t999983\n", output_of(file))
+end
+
 expected["python.lua"] = function(file)
   assert.equal("gate01\t6\ngate02\t6\n", output_of(file))
 end
@@ -98,6 +113,16 @@ expected["logging.lua"] = function(file)
 {"level":"info","logger":"shop.orders","message":"ordered",]]
     .. [["fields":{"auth":{"token":"***"},"user":"bob\n2026 ERROR forged","what":"nothing"}}]] .. "\n", host.out)
   assert.truthy(host.err:find('^%S+ WARNING shop.orders a strange order list=%[%] user="bob\\n2026 ERROR forged"\n$'))
+end
+
+expected["secure.lua"] = function(file)
+  local text = output_of(file):gsub("tcp://127.0.0.1:%d+", "ADDRESS")
+  assert.equal([[
+ann	open	gold
+ann	close	nil	PERMISSION_DENIED: this user may not call this method [Vault.close]
+eve	open	nil	UNAUTHENTICATED: the broker at ADDRESS does not accept the public key of zap_credentials [Vault.open]
+eve	close	nil	UNAUTHENTICATED: the broker at ADDRESS does not accept the public key of zap_credentials [Vault.close]
+]], text)
 end
 
 expected["hooks.lua"] = function(file)

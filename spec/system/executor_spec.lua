@@ -408,7 +408,7 @@ describe("the end of the host", function()
 
   local HEAD = [[
     local gaterpc = require "gaterpc"
-    local function note(text) print(text) io.stdout:flush() end
+    local function note(text) io.write(text .. "\n") io.stdout:flush() end
   ]]
 
   it("is not put off by threads that compute [limit 30]", function()

@@ -5,6 +5,7 @@ local gaterpc = require "gaterpc"
 local peers = require "support.peers"
 local process = require "support.process"
 local task = gaterpc.task
+local uv = require "luv"
 
 local Huge = gaterpc.Worker:extend "Huge"
 local feeding = {} -- what became of the feeders
@@ -57,6 +58,33 @@ function Huge.interface:failing()
     huge.data:close(gaterpc.error("DATA_LOSS", "the disk is gone"))
   end)
   return huge
+end
+
+
+-- Methods of a test, which get huge data that is returned to the client.
+local methods = {}
+function Huge.interface:lent(name, module)
+  local huge = gaterpc.HugeData { compress_module = module }
+  feeding.feed = huge.data
+  return methods[name](self, huge) or huge
+end
+for _, kind in ipairs { "thread", "process" } do
+  Huge.interface["made_" .. kind] = gaterpc.interface(function(_, value, module)
+    return gaterpc.HugeData { data = value, compress_module = module }
+  end, kind)
+end
+
+local function numbered(n, bytes)
+  local list = {}
+  for i = 1, n do list[i] = ("%08d"):format(i) .. ("x"):rep(bytes - 8) end
+  return table.concat(list)
+end
+
+local function feed(data, n, bytes)
+  for i = 1, n do
+    if not data:put(("%08d"):format(i) .. ("x"):rep(bytes - 8)) then return end
+  end
+  data:close()
 end
 
 describe("huge data", function()
@@ -203,6 +231,224 @@ describe("huge data", function()
     fails("from 0 to 9", { data = 1, compress_module = "gzip", compress_level = 99 })
     fails("did you mean 'compress_level'", { data = 1, compres_level = 1 })
     fails("cannot be packed", { data = print })
+  end)
+
+  for _, kind in ipairs { "thread", "process" } do
+    describe(("and a %s of an executor:"):format(kind), function()
+      local pool = kind .. "_executor"
+
+      before_each(function()
+        serve()
+        connect()
+      end)
+
+      it("feeds what it was given as an argument or an upvalue, whole or its data only", function()
+        local n, bytes = 50, 100001
+        methods.by_data = function(self, huge)
+          self[pool]:submit(feed, huge.data, n, bytes)
+        end
+        methods.by_huge = function(self, huge)
+          self[pool]:submit(function(given) given.data:put "x" given.data:close() end, huge)
+        end
+        methods.by_upvalue = function(self, huge)
+          self[pool]:submit(function() huge.data:put(("x"):rep((5 << 20) + 1)) huge.data:close() end)
+        end
+        for _, module in ipairs { "gzip", "zstd" } do
+          assert.is_true(client.H.lent("by_data", module) == numbered(n, bytes))
+          assert.equal("x", client.H.lent("by_huge", module))
+          assert.is_true(client.H.lent("by_upvalue", module) == ("x"):rep((5 << 20) + 1)) -- of several puts
+        end
+        process.eventually(function() return worker[pool]:stats().busy == 0 end, "the end of all jobs")
+      end)
+
+      it("stays behind until its reader follows, and hears when nobody reads any more", function()
+        methods.endless = function(self, huge)
+          feeding.job = self[pool]:submit(function(data)
+            local n = 0
+            while true do
+              local put, err = data:put(("%08d"):format(n):rep(4096))
+              if not put then return n, err.code, err.message end
+              n = n + 1
+            end
+          end, huge.data)
+        end
+        local reply = assert(client:huge("H", "lent", "endless", "lz4"))
+        local read = reply:pieces()
+        for _ = 1, 10 do read() end
+        process.eventually(function() return #feeding.feed.chunks == 16 end, "the data to wait for its reader")
+        assert.is_false(feeding.job:is_done())
+        reply:close()
+        local n, code, text = feeding.job:await(process.limit())
+        assert.same({ "CANCELLED", "nobody takes the data any more" }, { code, text })
+        assert.is_true(n > 16)
+      end)
+
+      it("may end the data with an error, and puts nothing behind the end", function()
+        methods.ends = function(self, huge)
+          feeding.job = self[pool]:submit(function(data)
+            data:put "some"
+            data:close(require "gaterpc".error("NOT_FOUND", "the tape is torn"))
+            data:close()
+            return pcall(data.put, data, "more")
+          end, huge.data)
+        end
+        local _, err = client:try("H", "lent", "ends")
+        assert.same({ "NOT_FOUND", "the tape is torn" }, { err.code, err.message })
+        local ok, text = feeding.job:await()
+        assert.is_false(ok)
+        assert.truthy(text:find "the data was closed", text)
+      end)
+
+      it("that fails ends the data with its error", function()
+        methods.fails = function(self, huge)
+          self[pool]:submit(function(data)
+            data:put(("x"):rep(300000))
+            error "no more tape"
+          end, huge.data)
+        end
+        local _, err = client:try("H", "lent", "fails")
+        assert.equal("INTERNAL", err.code)
+        assert.truthy(err.message:find "no more tape")
+        local has_put = gaterpc.SyncManager.Value(false)
+        methods.is_cancelled = function(self, huge)
+          feeding.job = self[pool]:submit(function(data)
+            data:put "x"
+            has_put:set(true)
+            while true do end -- luacheck: ignore 542
+          end, huge.data)
+        end
+        local call = task.spawn(function() return client:try("H", "lent", "is_cancelled") end)
+        assert.is_true(has_put:wait(false))
+        feeding.job:cancel()
+        _, err = call:join()
+        assert.equal("CANCELLED", err.code)
+      end)
+
+      it("that has done its job leaves the data open for others", function()
+        methods.in_turn = function(self, huge)
+          huge.data:put "host "
+          self[pool]:run(function(data) data:put "one " end, huge.data)
+          self[pool]:run(function() huge.data:put "two " end)
+          huge.data:put "host"
+          huge.data:close()
+          -- what fails afterwards is no matter of the data
+          assert(not pcall(self[pool].run, self[pool], function(data) error(data) end, huge.data))
+        end
+        assert.equal("host one two host", client.H.lent "in_turn")
+      end)
+
+      it("may take longer than the call's deadline when its data is on its way, and not before", function()
+        local limit, bytes = process.limit(1), 0
+        methods.slow = function(self, huge)
+          self[pool]:submit(function(data, seconds)
+            for _ = 1, 4 do
+              data:put(require "luv".random(100000)) -- more than a piece
+              require "gaterpc".task.sleep(seconds / 2)
+            end
+            data:close()
+          end, huge.data, limit)
+        end
+        worker[pool]:run("os.time")
+        local slow = client:with { timeout = limit }
+        for piece in assert(slow:huge("H", "lent", "slow", "lz4")):pieces() do bytes = bytes + #piece end
+        assert.equal(400000, bytes)
+        methods.never_returns = function(self, huge)
+          feeding.job = self[pool]:submit(function(data)
+            while data:put "x" do end -- luacheck: ignore 542
+          end, huge.data)
+          error "it has not come to that"
+        end
+        assert.is_nil((slow:try("H", "lent", "never_returns")))
+        local ok, err = pcall(feeding.job.await, feeding.job, process.limit())
+        assert.is_false(ok)
+        assert.equal("DEADLINE_EXCEEDED", err.code)
+        process.eventually(function() return worker[pool]:stats().busy == 0 end, "the end of the job")
+      end)
+
+      it("returns it, and it comes as asked", function()
+        for _, module in ipairs(codecs.BUILT_IN) do
+          for _, value in ipairs { "", "short", ("text"):rep(700000), ("\xff"):rep(70000), 5, { 1, { a = 2 } } } do
+            local reply = assert(client:huge("H", "made_" .. kind, value, module))
+            assert.equal(module, reply.stream.codec)
+            assert.same(value, reply:value())
+          end
+        end
+        methods.long = function(self) -- more than a value of msgpack
+          return self[pool]:run(function() return gaterpc.HugeData { data = ("12345"):rep(7 << 20) } end)
+        end
+        assert.is_true(client.H.lent("long", "zstd") == ("12345"):rep(7 << 20))
+        local made = worker[pool]:run(function() return gaterpc.HugeData { data = "x", compress_module = "bz2" } end)
+        assert.equal("huge data in bz2", tostring(made))
+      end)
+
+      it("is told what is wrong, at its own line", function()
+        local function fails(pattern, fn, ...)
+          local ok, err = pcall(worker[pool].run, worker[pool], fn, ...)
+          assert.is_false(ok)
+          assert.truthy(tostring(err):find(pattern), tostring(err))
+        end
+        fails("huge_spec.*did you mean 'gzip'", function()
+          local made = gaterpc.HugeData { data = 1, compress_module = "gzpi" }
+          return made
+        end)
+        fails("huge_spec.*from 0 to 9", function()
+          local made = gaterpc.HugeData { data = 1, compress_module = "gzip", compress_level = 99 }
+          return made
+        end)
+        fails("huge_spec.*it needs data", function()
+          local made = gaterpc.HugeData {}
+          return made
+        end)
+        fails("huge_spec.*cannot be packed", function()
+          local made = gaterpc.HugeData { data = print }
+          return made
+        end)
+        fails("put takes a string, got number", function(data) data:put(5) end, gaterpc.HugeData {}.data)
+        fails("only what is to be fed can go to an executor", function() end, gaterpc.HugeData { data = 1 })
+        fails("cannot be sent.*only be the first result", function(data) return data end, gaterpc.HugeData {})
+        fails("the result cannot be sent.*only be the first result", function()
+          return 1, gaterpc.HugeData { data = 1 }
+        end)
+        local ok, err = pcall(client.H.text, gaterpc.HugeData {})
+        assert.is_false(ok)
+        assert.truthy(err.message:find "only jobs of its executors can have it")
+      end)
+
+      it("cannot put into what was lent to another job", function()
+        local huge = gaterpc.HugeData {}
+        local function keep(data) KEPT = KEPT or data end -- luacheck: ignore 111 113
+        local one = gaterpc[kind == "thread" and "ThreadPoolExecutor" or "ProcessPoolExecutor"] { max_workers = 1 }
+        one:run(keep, huge.data)
+        local ok, err = pcall(one.run, one, function() return KEPT:put "x" end) -- luacheck: ignore 113
+        one:shutdown()
+        assert.is_false(ok)
+        assert.same({ "NOT_FOUND", "the data was lent to another job" }, { err.code, err.message })
+        assert.equal(0, #huge.data.chunks)
+      end)
+    end)
+  end
+
+  it("fails with WORKER_LOST when the process that feeds it is killed, whatever it was doing", function()
+    serve()
+    connect()
+    for _, how in ipairs { "puts", "computes", "waits" } do
+      local has_put = gaterpc.SyncManager.Value(false)
+      methods[how] = function(self, huge)
+        self.process_executor:submit(function(data, what)
+          data:put "some"
+          has_put:set(require "luv".os_getpid())
+          while what == "puts" do data:put(("x"):rep(100000)) end
+          while what == "computes" do end -- luacheck: ignore 542
+          require "gaterpc".task.sleep(100)
+        end, huge.data, how)
+      end
+      local call = task.spawn(function() return client:try("H", "lent", how, "lz4") end)
+      assert.equal(0, uv.kill(has_put:wait(false), "sigkill"))
+      local _, err = call:join()
+      assert.equal("WORKER_LOST", err.code)
+      assert.truthy(err.message:find "SIGKILL")
+    end
+    assert.equal("ok", client.H.as("gzip", "ok"))
   end)
 
   describe("and the original's programs:", function()

@@ -1,6 +1,7 @@
 -- What a real host makes of settings: files, environment, command line, options.
 local has = require "support.has"
 local process = require "support.process"
+local uv = require "luv"
 
 -- What a command line prints when it ends well, and its log.
 local function output_of(args, options)
@@ -129,14 +130,14 @@ describe("settings of a host", function()
   end)
 
   it("get a warning in the log for a variable that is none, and for a name that changes nothing", function()
-    local out, log = output_of({ "-e", "require('gaterpc').Settings.LOGGING = {} print 'ran'" }, { env = {
+    local out, log = output_of({ "-e", "require('gaterpc').Settings.DEFAULT_LOGGING = {} print 'ran'" }, { env = {
       GATERPC_HEARTBEET = "1", GATERPC_EVENT_LOOP_POLICY = "uvloop", GATERPC_HISTORY = "", GATERPC_SLOW = "1",
       GATERPC_LOG = "50" } })
     assert.equal("ran\n", out)
     has(log, "WARNING gaterpc.settings environment variable GATERPC_HEARTBEET names no setting",
       "did you mean GATERPC_HEARTBEAT?",
       "setting EVENT_LOOP_POLICY (GATERPC_EVENT_LOOP_POLICY) changes nothing here: the host has one loop",
-      "setting LOGGING ((command line):1) changes nothing here")
+      "setting DEFAULT_LOGGING ((command line):1) changes nothing here")
     assert.equal(3, select(2, log:gsub("\n", "")), log)
     assert.equal("", select(2, output_of({ "-E", "-e", "" }, { env = { GATERPC_HEARTBEET = "1" } })))
   end)
@@ -366,5 +367,118 @@ describe("a setting of a host", function()
     end
     assert.is_true(is_dropped "16")
     assert.is_false(is_dropped "4096")
+  end)
+end)
+
+describe("settings of the log", function()
+  after_each(process.finish)
+
+  local function run(script, env, args)
+    local host = process.host("local gaterpc = require 'gaterpc'\nlocal log = gaterpc.log\n" .. script, {
+      env = env, args = args, name = "shop" })
+    assert.equal(0, host:wait_exit(), host.err)
+    return host
+  end
+
+  it("send it to a file from outside, beside standard error", function()
+    local path = process.dir() .. "/host.log"
+    local host = run("log.info 'one' log.debug 'two'", { GATERPC_LOG_PATH = path })
+    has(process.read(path), "INFO lua one\n")
+    has(host.err, "INFO lua one\n")
+    assert.is_nil(process.read(path):find "two")
+    run("log.info 'three'", { GATERPC_LOG_PATH = path })
+    has(process.read(path), "INFO lua one\n", "INFO lua three\n") -- appended
+  end)
+
+  it("send it to a folder, where it has the name of the script", function()
+    for _, folder in ipairs { process.dir(), process.dir() .. "/" } do
+      run("log.info(...)", { GATERPC_LOG_PATH = folder }, { folder })
+    end
+    local found = 0
+    for name in uv.fs_scandir_next, assert(uv.fs_scandir(process.dir())) do
+      if name:find "^shop%d+%.log$" then
+        has(process.read(process.dir() .. "/" .. name), "INFO lua " .. process.dir())
+        found = found + 1
+      end
+    end
+    assert.equal(2, found)
+    local host = process.command({ "-e", "require 'gaterpc'.log.info 'x'" }, {
+      env = { GATERPC_LOG_PATH = process.dir() } })
+    assert.equal(0, host:wait_exit())
+    has(process.read(process.dir() .. "/gaterpc-host.log"), "INFO lua x")
+  end)
+
+  it("make it JSON, on standard error and in the file", function()
+    local path = process.dir() .. "/host.json"
+    local host = run("log.info('one', { a = 1 })", { GATERPC_LOG_PATH = path, GATERPC_LOG_FORMAT = "json" })
+    for _, text in ipairs { host.err, process.read(path) } do
+      has(text, '"level":"info","logger":"lua","message":"one","fields":{"a":1}}\n')
+    end
+  end)
+
+  it("give its level, whatever DEBUG says", function()
+    local function levels(env)
+      return run([[io.write(log.level(), " ", tostring(log.wants "debug"))]], env).out
+    end
+    assert.equal("info false", levels {})
+    assert.equal("debug true", levels { GATERPC_DEBUG = "1" })
+    assert.equal("error false", levels { GATERPC_LOG_LEVEL = "error" })
+    assert.equal("warning false", levels { GATERPC_LOG_LEVEL = "warning", GATERPC_DEBUG = "1" })
+    assert.equal("debug true", levels { GATERPC_LOG_LEVEL = "debug" })
+  end)
+
+  it("take the whole of log.setup as LOGGING, from a file and a script, before the single ones", function()
+    local path, other = process.dir() .. "/a.log", process.dir() .. "/b.log"
+    local conf = process.file("conf.lua", ([[
+      LOG_LEVEL = "error"
+      LOG_PATH = %q
+      LOGGING = { level = "warning", console = false, levels = { shop = "debug" },
+        files = { { path = %q, format = "json", rotate_bytes = 1 << 20 } } }]]):format(other, path))
+    local text = "log.logger 'shop'.debug 'seen' log.info 'unseen' log.warning 'seen, too'"
+    local host = run(text, { GATERPC_USER_SETTINGS = conf })
+    assert.equal("", host.err)
+    local got = process.read(path)
+    has(got, '"logger":"shop","message":"seen"}', '"message":"seen, too"}')
+    assert.is_nil(got:find "unseen")
+    assert.equal("", process.read(other))
+    host = run(([[
+      gaterpc.Settings.setup { LOGGING = { files = { { path = %q } } }, LOG_FORMAT = "json" }
+      log.info "from the script"]]):format(other))
+    has(process.read(other), "INFO lua from the script\n") -- a file of LOGGING has its own format
+    has(host.err, '"message":"from the script"')
+  end)
+
+  it("leave what a script has set up alone when they change the level only", function()
+    local path = process.dir() .. "/a.log"
+    run(([[
+      assert(log.setup { files = { { path = %q } } })
+      gaterpc.Settings.LOG_LEVEL = "debug"
+      log.debug "still here"]]):format(path))
+    has(process.read(path), "DEBUG lua still here\n")
+  end)
+
+  it("that are wrong are errors before anything runs", function()
+    for env, problem in pairs {
+      [{ GATERPC_LOG_PATH = "/nowhere/x.log" }] =
+        "variable GATERPC_LOG_PATH names a file that cannot be opened: no such file or directory: /nowhere/x.log",
+      [{ GATERPC_LOG_PATH = "" }] = "GATERPC_LOG_PATH must be the path of a file or a folder",
+      [{ GATERPC_LOG_PATH = "/dev/full/" }] = "cannot be opened",
+      [{ GATERPC_LOG_FORMAT = "xml" }] = [[GATERPC_LOG_FORMAT must be one of "text", "json", got 'xml']],
+      [{ GATERPC_LOG_LEVEL = "INFO" }] = [[GATERPC_LOG_LEVEL must be one of "debug", "info"]],
+      [{ GATERPC_LOGGING = "{}" }] = "GATERPC_LOGGING must be a table, got '{}'",
+    } do
+      has(failure_of({ "-e", "print 'ran'" }, { env = env }), "gaterpc-host: environment ", problem)
+    end
+    local wrong = { ["{ version = 1 }"] = "setting LOGGING is not what gaterpc.log.setup takes: ",
+      ["{ level = 'loud' }"] = "a level is debug", ["{ files = { { path = '/nowhere/x' } } }"] = "cannot be opened",
+      ["{ files = { {} } }"] = "option 'path' is missing", ["'x'"] = "must be a table, got string 'x'" }
+    for text, problem in pairs(wrong) do
+      local host = process.command { "-e", "require 'gaterpc'.Settings.LOGGING = " .. text .. " print 'ran'" }
+      assert.equal(1, host:wait_exit())
+      assert.equal("", host.out)
+      has(host.err, "(command line):1: setting LOGGING ", problem)
+    end
+    local out = output_of({ "--print-settings" }, { env = { GATERPC_LOG_LEVEL = "error" } })
+    has(out, 'LOG_LEVEL', '"error"', "GATERPC_LOG_LEVEL")
   end)
 end)

@@ -35,6 +35,7 @@ static struct {
     int console_fd;
     int console_level, files_level; /* the lowest of the outputs */
     void (*now)(int64_t *sec, int32_t *nsec);
+    gr_log_outlet_fn *outlet;
 } own = {.console_fd = STDERR_FILENO};
 
 /* --- a line ------------------------------------------------------------------------------ */
@@ -96,7 +97,7 @@ static void put(int level, gr_slice name, gr_slice text, gr_slice fields)
     pthread_mutex_unlock(&the.mutex);
     if (wake)
         gr_log_wake();
-    if (!is_on)
+    if (!is_on && (own.outlet == NULL || !own.outlet(level, name, text, fields)))
         write_here(level, name, text, fields);
 }
 
@@ -141,6 +142,11 @@ void gr_log_with(int level, const char *name, const gr_log_fields *fields, const
     size_t kept = len < 0 ? 0 : (size_t)len < sizeof(text) ? (size_t)len : sizeof(text) - 1;
     gr_log_bytes(level, name, name_len, text, kept, fields);
     errno = saved;
+}
+
+void gr_log_set_outlet(gr_log_outlet_fn *outlet)
+{
+    own.outlet = outlet;
 }
 
 /* --- life -------------------------------------------------------------------------------- */

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/log_fields.h"
 #include "base/log_names.h"
 
@@ -40,6 +41,13 @@ void gr_log_with(int level, const char *name, const gr_log_fields *fields, const
 /* The line as it is, whatever its logger wants: for a caller that has asked its logger already. */
 void gr_log_bytes(int level, const char *name, size_t name_len, const char *text, size_t text_len,
                   const gr_log_fields *fields);
+
+/* Takes a line in place of standard error while the log does not run; false: it goes there all the
+ * same. Any thread may call it. */
+typedef bool gr_log_outlet_fn(int level, gr_slice name, gr_slice text, gr_slice fields);
+
+/* Sets it; before there are other threads. NULL: standard error. */
+void gr_log_set_outlet(gr_log_outlet_fn *outlet);
 
 /* --- life -------------------------------------------------------------------------------- */
 

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/mp.h"
+
 enum {
     HEADER = 5,               /* of a map or array: the tag and 32 bits */
     ROOM = GR_LOG_FIELDS - 5, /* the field "..." = true always has a place */
@@ -224,4 +226,100 @@ void gr_log_add_bool(gr_log_fields *self, const char *name, bool value)
     size_t before = self->len;
     if (put_open_name(self, name) && !gr_log_put_bool(self, value))
         gr_log_drop_field(self, before);
+}
+
+/* --- from elsewhere ---------------------------------------------------------------------- */
+
+static bool copy_value(gr_log_fields *self, gr_mp_reader *reader, int depth);
+
+/* Its digits are taken for a number again: nothing else gets into a line. */
+static bool copy_float(gr_log_fields *self, gr_slice text)
+{
+    char digits[40], *end;
+    if (text.len == 0 || text.len >= sizeof(digits))
+        return false;
+    memcpy(digits, text.data, text.len);
+    digits[text.len] = '\0';
+    double value = strtod(digits, &end);
+    return *end == '\0' && gr_log_put_float(self, value);
+}
+
+static bool copy_elements(gr_log_fields *self, gr_mp_reader *reader, const gr_mp_token *container,
+                          int depth)
+{
+    bool is_map = container->type == GR_MP_MAP;
+    gr_mp_token key;
+    size_t mark;
+    if (depth >= GR_LOG_FIELD_DEPTH + 2 || container->as.count > GR_LOG_FIELD_COUNT + 1)
+        return false;
+    if (!(is_map ? gr_log_put_map(self, &mark) : gr_log_put_array(self, &mark)))
+        return false;
+    for (uint32_t i = 0; i < container->as.count; i++) {
+        bool hidden = false;
+        if (is_map) {
+            if (gr_mp_next(reader, &key) < 0 || key.type != GR_MP_STR)
+                return false;
+            const char *name = (const char *)key.as.bytes.data;
+            hidden = gr_log_is_secret(name, key.as.bytes.len);
+            if (!gr_log_put_string(self, name, key.as.bytes.len))
+                return false;
+        }
+        if (hidden ? gr_mp_skip(reader) < 0 || !gr_log_put_string(self, "***", 3)
+                   : !copy_value(self, reader, depth + 1))
+            return false;
+    }
+    gr_log_end_container(self, mark, container->as.count);
+    return true;
+}
+
+static bool copy_value(gr_log_fields *self, gr_mp_reader *reader, int depth)
+{
+    gr_mp_token token;
+    if (gr_mp_next(reader, &token) < 0)
+        return false;
+    switch (token.type) {
+    case GR_MP_STR:
+        return gr_log_put_string(self, (const char *)token.as.bytes.data, token.as.bytes.len);
+    case GR_MP_INT:
+        return gr_log_put_integer(self, token.as.i);
+    case GR_MP_EXT:
+        return token.ext == GR_LOG_EXT_FLOAT && copy_float(self, token.as.bytes);
+    case GR_MP_BOOL:
+        return gr_log_put_bool(self, token.as.b);
+    case GR_MP_NIL:
+        return gr_log_put_nil(self);
+    case GR_MP_ARRAY:
+    case GR_MP_MAP:
+        return copy_elements(self, reader, &token, depth);
+    default:
+        return false;
+    }
+}
+
+void gr_log_add_packed(gr_log_fields *self, gr_slice packed)
+{
+    gr_mp_reader reader = gr_mp_read(packed);
+    gr_mp_token map, key;
+    if (packed.len == 0)
+        return;
+    if (gr_mp_next(&reader, &map) < 0 || map.type != GR_MP_MAP) {
+        gr_log_cut_fields(self);
+        return;
+    }
+    for (uint32_t i = 0; i < map.as.count; i++) {
+        size_t before = self->len;
+        if (gr_mp_next(&reader, &key) < 0 || key.type != GR_MP_STR) {
+            gr_log_cut_fields(self);
+            return;
+        }
+        const char *name = (const char *)key.as.bytes.data;
+        if (!gr_log_put_name(self, name, key.as.bytes.len))
+            return;
+        bool hidden = gr_log_is_secret(name, key.as.bytes.len);
+        if (hidden ? gr_mp_skip(&reader) < 0 || !gr_log_put_string(self, "***", 3)
+                   : !copy_value(self, &reader, 0)) {
+            gr_log_drop_field(self, before);
+            return;
+        }
+    }
 }

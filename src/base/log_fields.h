@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/buf.h"
+
 enum {
     GR_LOG_FIELDS = 4096,       /* bytes of all fields, packed */
     GR_LOG_FIELD_STRING = 1024, /* bytes of one string; a longer one is cut and ends in "..." */
@@ -50,6 +52,11 @@ void gr_log_add_string(gr_log_fields *self, const char *name, const char *text, 
 void gr_log_add_integer(gr_log_fields *self, const char *name, int64_t value);
 void gr_log_add_float(gr_log_fields *self, const char *name, double value);
 void gr_log_add_bool(gr_log_fields *self, const char *name, bool value);
+
+/* Adds what another one has packed (bytes and len), which need not be trusted: everything is
+ * checked and bounded anew, values of secret names are hidden. It ends at the first thing that is
+ * wrong. */
+void gr_log_add_packed(gr_log_fields *self, gr_slice packed);
 
 /* --- for whoever packs containers, as the binding does ------------------------------------ */
 

@@ -138,6 +138,15 @@ int gr_logger_set_level(const char *name, size_t len, int level)
     return rc;
 }
 
+void gr_logger_each(void (*fn)(void *arg, const char *name, size_t len, int level), void *arg)
+{
+    pthread_mutex_lock(&mutex);
+    for (size_t i = 0; i < count; i++)
+        if (all[i].own != GR_LOG_INHERIT)
+            fn(arg, all[i].name, all[i].len, all[i].own);
+    pthread_mutex_unlock(&mutex);
+}
+
 void gr_log_names_set_gate(int level)
 {
     pthread_mutex_lock(&mutex);

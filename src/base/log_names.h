@@ -46,6 +46,10 @@ int gr_logger_level(const gr_logger *self);
  * name has no place of its own any more. */
 int gr_logger_set_level(const char *name, size_t len, int level);
 
+/* Calls fn for every logger that has a level of its own but the root. fn must not come back here.
+ */
+void gr_logger_each(void (*fn)(void *arg, const char *name, size_t len, int level), void *arg);
+
 /* What is below this level is written nowhere, whatever the loggers say; the outputs' lowest. */
 void gr_log_names_set_gate(int level);
 

@@ -246,23 +246,24 @@ static int m_take(lua_State *L)
 {
     struct box *box = check_open(L);
     gr_slice piece;
-    if (gr_coder_peek(box->coder, &piece)) {
-        int count = box->encodes ? push_pieces(L, box) : push_bytes(L, box, piece);
-        free_inputs(L, 1, box);
-        anchor(L, box);
-        return count;
+    while (!gr_coder_peek(box->coder, &piece)) {
+        if (gr_coder_wait(box->coder)) {
+            lua_pushboolean(L, 0);
+            return 1;
+        }
+        int rc = gr_coder_status(box->coder);
+        if (rc < 0)
+            return fail(L, box, rc);
+        if (rc == 0) {
+            free_inputs(L, 1, box);
+            lua_pushnil(L);
+            return 1;
+        }
     }
-    int rc = gr_coder_status(box->coder);
-    if (rc < 0)
-        return fail(L, box, rc);
-    if (rc == GR_MORE) {
-        gr_coder_wait(box->coder);
-        lua_pushboolean(L, 0);
-    } else {
-        free_inputs(L, 1, box);
-        lua_pushnil(L);
-    }
-    return 1;
+    int count = box->encodes ? push_pieces(L, box) : push_bytes(L, box, piece);
+    free_inputs(L, 1, box);
+    anchor(L, box);
+    return count;
 }
 
 static int m_pending(lua_State *L) /* coder:pending() -> boolean: take() will not give nil */

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/mp.h"
 #include "bind/bind.h"
 #include "bind/bind_msgpack.h"
 #include "host/state.h"
@@ -22,6 +23,13 @@ static int f_set_dispatcher(lua_State *L) /* core.set_dispatcher(function(what, 
 static int f_now(lua_State *L) /* core.now() -> seconds of the monotonic clock, float */
 {
     lua_pushnumber(L, (lua_Number)gr_clock_ns() / 1e9);
+    return 1;
+}
+
+static int f_is_text(lua_State *L) /* core.is_text(bytes) -> boolean: they are UTF-8 */
+{
+    gr_slice bytes = gr_bind_check_slice(L, 1);
+    lua_pushboolean(L, gr_mp_is_utf8(bytes.data, bytes.len));
     return 1;
 }
 
@@ -80,10 +88,8 @@ static int f_allow_interrupts(lua_State *L) /* core.allow_interrupts(): Ctrl-C s
 
 /* What needs neither loop nor connection. */
 static const luaL_Reg common[] = {
-    {"now", f_now},
-    {"now_ms", f_now_ms},
-    {"isatty", f_isatty},
-    {NULL, NULL},
+    {"now", f_now},       {"is_text", f_is_text}, {"now_ms", f_now_ms},
+    {"isatty", f_isatty}, {NULL, NULL},
 };
 
 static int open_core(lua_State *L)

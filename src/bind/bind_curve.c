@@ -1,4 +1,5 @@
-/* bind_curve.c - keys of CURVE for Lua: functions of gaterpc.core. Keys are in Z85, 40 characters. */
+/* bind_curve.c - keys of CURVE for Lua: functions of gaterpc.core. Keys are in Z85, 40 characters.
+ */
 #include <string.h>
 #include <zmq.h>
 

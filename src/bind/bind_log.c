@@ -162,6 +162,39 @@ static int f_logger_level(lua_State *L)
     return 1;
 }
 
+/* Under the log's lock nothing may raise: names are collected in C first. */
+struct levels {
+    size_t count;
+    struct {
+        size_t len;
+        int level;
+        char name[GR_LOG_NAME];
+    } of[GR_LOGGERS];
+};
+
+static void collect_level(void *arg, const char *name, size_t len, int level)
+{
+    struct levels *levels = arg;
+    memcpy(levels->of[levels->count].name, name, len);
+    levels->of[levels->count].len = len;
+    levels->of[levels->count++].level = level;
+}
+
+static int f_logger_levels(lua_State *L)
+/* core.logger_levels() -> { name = level, ... }: those that were set, but the root's */
+{
+    struct levels *levels = lua_newuserdatauv(L, sizeof(*levels), 0);
+    levels->count = 0;
+    gr_logger_each(collect_level, levels);
+    lua_newtable(L);
+    for (size_t i = 0; i < levels->count; i++) {
+        lua_pushlstring(L, levels->of[i].name, levels->of[i].len);
+        lua_pushinteger(L, levels->of[i].level);
+        lua_rawset(L, -3);
+    }
+    return 1;
+}
+
 /* --- outputs ----------------------------------------------------------------------------- */
 
 static bool opt_boolean(lua_State *L, int index, const char *name)
@@ -285,6 +318,7 @@ void gr_bind_log(lua_State *L)
         {"log_level", f_log_level},
         {"logger", f_logger},
         {"logger_level", f_logger_level},
+        {"logger_levels", f_logger_levels},
         {"log_wants", f_log_wants},
         {"log_setup", f_log_setup},
         {"log_reopen", f_log_reopen},

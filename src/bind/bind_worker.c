@@ -22,6 +22,7 @@ struct box {
     const gr_dialect *dialect;
     gr_buf scratch;  /* kept for the next payload */
     gr_msg *current; /* of the event that is being turned into Lua values, see bind_client.c */
+    gr_worker_event event; /* likewise; points into it */
     char *service;
     size_t service_len;
     uint64_t item_route; /* the stream that had the last item, and when */
@@ -285,6 +286,26 @@ static int push_refused(lua_State *L, const gr_worker_event *event)
     return 3;
 }
 
+static int m_caller(lua_State *L)
+/* worker:caller() -> client_id, client_addr or nil, body, user or nil: of the request that next()
+ * has just given, when the worker is the broker's own; else nothing */
+{
+    struct box *box = check_open(L);
+    const gr_worker_event *event = &box->event;
+    if (box->current == NULL || event->client.len == 0)
+        return 0;
+    lua_pushlstring(L, (const char *)event->client.data, event->client.len);
+    if (event->address.len > 0)
+        lua_pushlstring(L, (const char *)event->address.data, event->address.len);
+    else
+        lua_pushnil(L);
+    lua_pushlstring(L, (const char *)event->payload.data, event->payload.len);
+    if (event->user.len == 0)
+        return 3;
+    lua_pushlstring(L, (const char *)event->user.data, event->user.len);
+    return 4;
+}
+
 static int push_event(lua_State *L, struct box *box, const gr_worker_event *event)
 {
     switch (event->type) {
@@ -318,6 +339,7 @@ static int m_next(lua_State *L) /* worker:next() -> kind, ... | nothing */
     int pushed = 0;
     gr_bind_check_no_hook(L);
     luaL_checkstack(L, 16, NULL);
+    gr_msg_destroy(&box->current); /* kept for caller(), or left over when an error came between */
     while (pushed == 0 && box->endpoint != NULL) {
         gr_worker_event event;
         gr_worker *worker = gr_endpoint_lock(box->endpoint);
@@ -325,10 +347,11 @@ static int m_next(lua_State *L) /* worker:next() -> kind, ... | nothing */
         gr_endpoint_unlock(box->endpoint);
         if (!got)
             break;
-        gr_msg_destroy(&box->current); /* left over when an error came between */
         box->current = event.msg;
+        box->event = event;
         pushed = push_event(L, box, &event);
-        gr_msg_destroy(&box->current);
+        if (pushed == 0 || event.client.len == 0)
+            gr_msg_destroy(&box->current);
     }
     return pushed;
 }
@@ -445,10 +468,10 @@ static int m_stats(lua_State *L)
 void gr_bind_worker(lua_State *L)
 {
     static const luaL_Reg methods[] = {
-        {"reply", m_reply}, {"chunk", m_chunk},   {"fail", m_fail},   {"item", m_item},
-        {"flush", m_flush}, {"finish", m_finish}, {"next", m_next},   {"drain", m_drain},
-        {"label", m_label}, {"nested", m_nested}, {"stats", m_stats}, {"close", m_close},
-        {NULL, NULL},
+        {"reply", m_reply}, {"chunk", m_chunk},   {"fail", m_fail},     {"item", m_item},
+        {"flush", m_flush}, {"finish", m_finish}, {"next", m_next},     {"drain", m_drain},
+        {"label", m_label}, {"caller", m_caller}, {"nested", m_nested}, {"stats", m_stats},
+        {"close", m_close}, {NULL, NULL},
     };
     gr_bind_class(L, WORKER, methods, m_gc);
     lua_pushcfunction(L, f_worker);

@@ -272,7 +272,8 @@ enum identity gr_broker_identify(gr_broker *self, gr_peer *peer, const gr_envelo
         return peer->revoked ? STRANGER : KNOWN;
     if (!self->secured || gr_broker_is_local(peer))
         return KNOWN;
-    if (credentials->mechanism.len == 0) {
+    /* The original's own ZAP service lets everybody in who says NULL or GSSAPI: it is not asked. */
+    if (!gr_slice_equal(credentials->mechanism, gr_slice_str("PLAIN"))) {
         gr_broker_note_refused(self, peer, "did not say who it is", gr_slice_str(""),
                                gr_slice_str(""));
         return STRANGER;

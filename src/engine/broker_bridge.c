@@ -396,9 +396,7 @@ static void end_other(gr_broker *self, struct call *at, const gr_envelope *answe
     reply.type = answer->type;
     reply.status = answer->status;
     reply.payload = answer->payload;
-    bool quiet = at->from.client->dialect == &gr_dialect_gate01 && answer->type == GR_REPLY &&
-                 answer->status / 100 == 1; /* an internal handler that wants no answer */
-    int rc = quiet ? 0 : gr_broker_send_envelope(self, at->from.client, &reply, NULL, now_ms);
+    int rc = gr_broker_send_envelope(self, at->from.client, &reply, NULL, now_ms);
     if (rc < 0) {
         fail_unsayable(self, at, rc, now_ms);
         return;

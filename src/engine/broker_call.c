@@ -306,7 +306,10 @@ static void dispatch(gr_broker *self, struct call *at, gr_peer *worker, gr_msg *
         gr_msg_destroy(msg);
         gr_broker_send(self, worker, &foreign, now_ms);
     } else {
-        gr_broker_forward(self, worker, &hop, msg, now_ms);
+        if (at->service->internal)
+            gr_broker_introduce(self, worker, at->from.client, &hop, msg, now_ms);
+        else
+            gr_broker_forward(self, worker, &hop, msg, now_ms);
         give_credit(self, at, now_ms);
     }
 }
@@ -500,6 +503,14 @@ void gr_broker_on_cancel(gr_broker *self, gr_peer *client, const gr_envelope *ca
 
 /* --- answers ----------------------------------------------------------------------------- */
 
+/* An internal handler wants no answer: the client waits until its time is over. One that would wait
+ * for ever is told all the same. */
+static bool is_quiet(const struct call *at, const gr_envelope *answer)
+{
+    return at->service->internal && answer->type == GR_REPLY && answer->status / 100 == 1 &&
+           at->deadline_ms != GR_NEVER;
+}
+
 void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *answer, gr_msg **msg,
                          int64_t now_ms)
 {
@@ -513,6 +524,10 @@ void gr_broker_on_answer(gr_broker *self, gr_peer *worker, const gr_envelope *an
             gr_broker_note_refused(self, worker, "answered another worker's call to",
                                    gr_buf_slice(&at->service->name), gr_slice_str(""));
         }
+        return;
+    }
+    if (is_quiet(at, answer)) {
+        gr_broker_end_call(self, at, now_ms);
         return;
     }
     if (answer->type == GR_ITEM || answer->type == GR_CHUNK) {

@@ -186,6 +186,16 @@ bool gr_broker_may_move(const gr_peer *peer)
     return !peer->dialect->is_ours && !gr_broker_is_local(peer);
 }
 
+/* The new connection may come from another host; without memory it is unknown. */
+static void move_address(gr_peer *peer, const gr_msg *msg)
+{
+    zmq_msg_t *last = gr_msg_zmq((gr_msg *)msg, gr_msg_len(msg) - 1);
+    const char *address = zmq_msg_gets(last, "Peer-Address");
+    peer->address.len = 0;
+    if (address != NULL)
+        gr_buf_append(&peer->address, address, strlen(address));
+}
+
 gr_peer *gr_broker_follow(gr_broker *self, gr_peer *peer, const gr_msg *msg, int64_t now_ms)
 {
     if (fd_of(msg) == peer->fd)
@@ -203,6 +213,7 @@ gr_peer *gr_broker_follow(gr_broker *self, gr_peer *peer, const gr_msg *msg, int
     }
     forget_fd(self, peer);
     remember_fd(self, peer, msg);
+    move_address(peer, msg);
     return peer;
 }
 
@@ -276,6 +287,23 @@ void gr_broker_forward(gr_broker *self, gr_peer *peer, const gr_envelope *envelo
         gr_msg_destroy(msg);
     else
         gr_broker_send(self, peer, msg, now_ms);
+}
+
+void gr_broker_introduce(gr_broker *self, gr_peer *worker, const gr_peer *client,
+                         const gr_envelope *envelope, gr_msg **msg, int64_t now_ms)
+{
+    gr_slice address =
+        gr_broker_is_local(client) ? gr_slice_str("inproc") : gr_buf_slice(&client->address);
+    const void *text = address.len > 0 ? (const void *)address.data : "";
+    const void *user = client->user.len > 0 ? (const void *)client->user.data : "";
+    if (gr_gh1_readdress(*msg, 1, envelope) < 0 ||
+        gr_msg_set(*msg, 0, user, client->user.len) < 0 ||
+        gr_msg_prepend(*msg, text, address.len) < 0 ||
+        gr_msg_prepend(*msg, client->key + 1, client->key_len - 1) < 0 ||
+        gr_msg_prepend(*msg, worker->key + 1, worker->key_len - 1) < 0)
+        gr_msg_destroy(msg);
+    else
+        gr_broker_send(self, worker, msg, now_ms);
 }
 
 void gr_broker_send_error(gr_broker *self, gr_peer *client, const gr_envelope *about, int error,

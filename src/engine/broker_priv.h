@@ -81,9 +81,10 @@ struct service {
     struct call *waiting; /* first in, first out, through queue_prev and queue_next */
     uint32_t waiting_count;
     struct method *idempotent;
-    bool single; /* RFC 7: its workers know one method and do not hear its name */
-    bool member; /* one of a group */
-    bool group;  /* the `Name` of RFC 7 services `Name.method`, for people; nobody serves it */
+    bool single;   /* RFC 7: its workers know one method and do not hear its name */
+    bool member;   /* one of a group */
+    bool internal; /* Gate: its worker is in this process and is told who calls */
+    bool group;    /* the `Name` of RFC 7 services `Name.method`, for people; nobody serves it */
     UT_hash_handle hh;
 };
 
@@ -203,6 +204,11 @@ void gr_broker_send_error(gr_broker *self, gr_peer *client, const gr_envelope *a
 void gr_broker_send_empty(gr_broker *self, gr_peer *peer, enum gr_type type, uint8_t flags,
                           int64_t now_ms);
 bool gr_broker_is_local(const gr_peer *peer);
+
+/* As gr_broker_forward(), to a worker in this process, which is told who calls: the client's
+ * routing id and its address stand in frames of their own before the message. */
+void gr_broker_introduce(gr_broker *self, gr_peer *worker, const gr_peer *client,
+                         const gr_envelope *envelope, gr_msg **msg, int64_t now_ms);
 
 /* Workers are, clients are not. */
 bool gr_broker_is_at_back(const gr_peer *peer);

@@ -94,6 +94,7 @@ static struct service *add_service(gr_broker *self, gr_slice name)
         return NULL;
     }
     added->serial = ++self->service_serial;
+    added->internal = gr_slice_equal(name, gr_slice_str(GATE));
     HASH_ADD_KEYPTR(hh, self->services, added->name.data, added->name.len, added);
     return added;
 }

@@ -271,6 +271,26 @@ static void on_error(gr_worker *self, const gr_envelope *error, gr_msg **msg)
     *msg = NULL;
 }
 
+/* The broker in this process puts three frames before a request of its own service: who calls.
+ * Other messages of gh1 have no third frame. */
+static size_t introduction(const gr_worker *self, const gr_msg *msg)
+{
+    enum { INTRODUCTION = 3, PLAIN = 2 };
+    return self->options.local && gr_msg_len(msg) > PLAIN ? INTRODUCTION : 0;
+}
+
+static int read_message(gr_worker *self, const gr_msg *msg, gr_envelope *out)
+{
+    size_t first = introduction(self, msg);
+    int rc = self->foreign.dialect->parse(msg, first, GR_BROKER_TO_WORKER, &self->scratch, out);
+    if (rc == 0 && first > 0) {
+        out->caller = gr_msg_frame(msg, 0);
+        out->address = gr_msg_frame(msg, 1);
+        out->user = gr_msg_frame(msg, 2);
+    }
+    return rc;
+}
+
 static void receive(void *engine, gr_msg **msg, int64_t now_ms)
 {
     gr_worker *self = engine;
@@ -280,7 +300,7 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
         return;
     }
     self->pulse.heard_ms = now_ms;
-    if (self->foreign.dialect->parse(*msg, 0, GR_BROKER_TO_WORKER, &self->scratch, &envelope) < 0) {
+    if (read_message(self, *msg, &envelope) < 0) {
         self->stats.malformed++;
         gr_msg_destroy(msg);
         return;

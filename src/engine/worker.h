@@ -40,15 +40,18 @@ enum gr_worker_event_type {
 
 typedef struct gr_worker_event {
     enum gr_worker_event_type type;
-    uint64_t route;       /* the number of the call */
-    int status;           /* CANCEL: GR_ECANCELLED, GR_EDEADLINE or GR_EUNAVAILABLE; REFUSED; BARRED */
-    const char *text;     /* BARRED: goes on behind "the broker"; lives for ever */
-    uint64_t id;          /* REQUEST: the client's number of the call */
+    uint64_t route;   /* the number of the call */
+    int status;       /* CANCEL: GR_ECANCELLED, GR_EDEADLINE or GR_EUNAVAILABLE; REFUSED; BARRED */
+    const char *text; /* BARRED: goes on behind "the broker"; lives for ever */
+    uint64_t id;      /* REQUEST: the client's number of the call */
     uint32_t deadline_ms; /* REQUEST: from now on; 0 for none */
     uint32_t split;       /* REQUEST: where kwargs begin in the payload */
     bool whole;           /* REQUEST: a large result had better come in one message */
     gr_slice method;      /* REQUEST: points into msg */
     gr_slice payload;     /* REQUEST, REFUSED: points into msg */
+    gr_slice client;      /* REQUEST to a handler of the broker: the routing id of who calls, and */
+    gr_slice address;     /* its host, "" when that is unknown, and */
+    gr_slice user;        /* who it has shown to be, "" for nobody; they point into msg */
     gr_msg *msg;          /* yours, to destroy; may be NULL */
 } gr_worker_event;
 

@@ -198,6 +198,9 @@ void gr_worker_on_request(gr_worker *self, gr_envelope *request, gr_msg **msg, i
                        .whole = !ours || (request->flags & GR_FLAG_WHOLE) || self->options.local,
                        .method = request->method,
                        .payload = request->payload,
+                       .client = self->options.local ? request->caller : gr_slice_of(NULL, 0),
+                       .address = request->address,
+                       .user = request->user,
                        .msg = *msg,
                    });
     *msg = NULL;

@@ -6,6 +6,7 @@
  * from nowhere else, so the child looks who is at the other end. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,11 +15,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
 #include "exec/executor_priv.h"
 
-enum { CHILD_FD = 3 };
+enum { CHILD_FD = 3, LINES = 1024 /* of the log, before others have their turn */ };
 
 struct process {
     gr_executor base;
@@ -29,6 +31,7 @@ struct process {
     int events; /* that are polled for */
     bool exited;
     bool eof;
+    bool more; /* is there, and was left for the next turn */
     gr_frame_reader reader;
     gr_frame_line in;
     gr_frame_line out;
@@ -41,7 +44,9 @@ static void on_poll(uv_poll_t *poll, int status, int events);
 
 static void look_out(struct process *self)
 {
-    int events = (self->eof ? 0 : UV_READABLE) | (self->out.first != NULL ? UV_WRITABLE : 0);
+    bool soon =
+        self->out.first != NULL || self->more; /* a socket can be written to nearly always */
+    int events = (self->eof ? 0 : UV_READABLE) | (soon ? UV_WRITABLE : 0);
     if (events == self->events)
         return;
     self->events = events;
@@ -67,17 +72,49 @@ static void flush(struct process *self)
     }
 }
 
+static bool is_logger_name(const uint8_t *name, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (name[i] <= ' ' || name[i] >= 0x7f)
+            return false;
+    return len > 0;
+}
+
+/* A line of the process for our own log, which takes it or not, but does not wait. */
+static void pass_on(const gr_frame *frame)
+{
+    const gr_frame_head *head = &frame->head;
+    gr_slice name = gr_slice_of(frame->body, head->b);
+    gr_slice text = gr_slice_of(frame->body + head->b, head->c);
+    size_t rest = head->len - head->b - head->c;
+    gr_log_fields fields;
+    gr_log_fields_init(&fields);
+    gr_log_add_packed(&fields, gr_slice_of(frame->body + head->b + head->c, rest));
+    if (!is_logger_name(name.data, name.len))
+        name = gr_slice_str("gaterpc.executor");
+    gr_log_bytes(head->a < GR_LOG_OFF ? (int)head->a : GR_LOG_ERROR, (const char *)name.data,
+                 name.len, (const char *)text.data, text.len, &fields);
+}
+
 /* Returns true when something has come. */
 static bool pump(struct process *self)
 {
     bool any = false;
     gr_frame *frame;
-    int rc = self->eof ? GR_ECLOSED : 0;
-    while (rc == 0 && (rc = gr_frame_read(&self->reader, self->fd, false, &frame)) == 0) {
+    int lines = 0, rc = self->eof ? GR_ECLOSED : 0;
+    while (rc == 0 && lines < LINES &&
+           (rc = gr_frame_read(&self->reader, self->fd, false, &frame)) == 0) {
+        if (frame->head.type == GR_FRAME_LOG) {
+            lines++;
+            pass_on(frame);
+            gr_frame_destroy(&frame);
+            continue;
+        }
         gr_frame_line_push(&self->in, &frame);
         any = true;
     }
-    if (rc != GR_EAGAIN && !self->eof) {
+    self->more = rc == 0;
+    if (rc < 0 && rc != GR_EAGAIN && !self->eof) {
         self->eof = true;
         if (rc != GR_ECLOSED)
             gr_log(GR_LOG_ERROR, "gaterpc.executor", "process %d says what cannot be understood",
@@ -95,7 +132,7 @@ static void on_poll(uv_poll_t *poll, int status, int events)
         return;
     if (events & UV_WRITABLE)
         flush(self);
-    bool any = (status < 0 || events & UV_READABLE) && pump(self);
+    bool any = (status < 0 || events & UV_READABLE || self->more) && pump(self);
     look_out(self);
     if (any)
         gr_executor_tell(&self->base);
@@ -104,8 +141,9 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 static void end(struct process *self)
 {
     self->exited = true; /* its number may be another one's by now */
-    while (pump(self))   /* what it said last */
-        continue;
+    do                   /* what it said last */
+        pump(self);
+    while (self->more);
     uv_poll_stop(&self->poll);
 }
 
@@ -250,14 +288,88 @@ int gr_executor_new_process(gr_executor **out, const gr_executor_options *option
 
 /* --- the child's end --------------------------------------------------------------------- */
 
-static int put(void *arg, gr_frame **frame)
+static struct {
+    pthread_mutex_t mutex; /* frames are whole; guards what follows */
+    bool stuck;            /* the host does not read */
+    unsigned long long lost;
+} host = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+
+static int write_frame(gr_frame **frame) /* under the mutex */
 {
     size_t sent = 0;
-    (void)arg;
     int rc = gr_frame_write(*frame, CHILD_FD, true, &sent);
     if (rc == 0)
         gr_frame_destroy(frame);
     return rc;
+}
+
+static int put(void *arg, gr_frame **frame)
+{
+    (void)arg;
+    pthread_mutex_lock(&host.mutex);
+    int rc = write_frame(frame);
+    pthread_mutex_unlock(&host.mutex);
+    return rc;
+}
+
+static bool write_line(int level, gr_slice name, gr_slice text, gr_slice fields)
+{
+    gr_frame *frame;
+    if (gr_frame_new(&frame, GR_FRAME_LOG, 0, name.len + text.len + fields.len) < 0)
+        return false;
+    frame->head.a = (uint32_t)level;
+    frame->head.b = (uint32_t)name.len;
+    frame->head.c = (uint32_t)text.len;
+    gr_slice parts[] = {name, text, fields};
+    uint8_t *at = frame->body;
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        if (parts[i].len > 0)
+            memcpy(at, parts[i].data, parts[i].len);
+        at += parts[i].len;
+    }
+    int rc = write_frame(&frame);
+    gr_frame_destroy(&frame);
+    return rc == 0;
+}
+
+/* A socket that poll() calls writable has room for the longest line. One that has not for so long
+ * is not waited for again before it has. */
+static bool has_room(void)
+{
+    enum { PATIENCE_MS = 1000 };
+    struct pollfd poller = {.fd = CHILD_FD, .events = POLLOUT};
+    int64_t until_ms = gr_clock_ms() + (host.stuck ? 0 : PATIENCE_MS);
+    int ready, left_ms;
+    do {
+        left_ms = (int)(until_ms - gr_clock_ms());
+        ready = poll(&poller, 1, left_ms > 0 ? left_ms : 0);
+    } while (ready < 0 && errno == EINTR && left_ms > 0);
+    host.stuck = ready <= 0;
+    return ready > 0;
+}
+
+static bool tell_lost(void)
+{
+    char text[100];
+    int len =
+        snprintf(text, sizeof(text), "process %d: %llu lines were lost: the host did not read",
+                 (int)getpid(), host.lost);
+    host.lost = 0;
+    return write_line(GR_LOG_WARNING, gr_slice_str("gaterpc.log"), gr_slice_of(text, (size_t)len),
+                      gr_slice_of(NULL, 0));
+}
+
+/* The host's log is the log. */
+static bool put_line(int level, gr_slice name, gr_slice text, gr_slice fields)
+{
+    bool taken = true;
+    pthread_mutex_lock(&host.mutex);
+    if (!has_room())
+        host.lost++;
+    else
+        taken = (host.lost == 0 || tell_lost()) && write_line(level, name, text, fields);
+    pthread_mutex_unlock(&host.mutex);
+    return taken;
 }
 
 /* Brings what the host says. When the host is gone, the code has a moment to stop. */
@@ -312,6 +424,7 @@ int gr_executor_serve(gr_executor_code *code)
     close_range(CHILD_FD + 1, ~0U, 0);
     leave_signals_to_host();
     setvbuf(stdout, NULL, _IOLBF, 0); /* it may be killed at any time */
+    gr_log_set_outlet(put_line);
     gr_port *port;
     pthread_t feeder;
     if (gr_port_new(&port, put, NULL) < 0)

@@ -31,6 +31,8 @@ int gr_frame_of_head(gr_frame **out, const gr_frame_head *head)
     bool is_divided = head->type == GR_FRAME_JOB;
     if (head->c > head->len || (is_divided && parts > head->len))
         return GR_EINVAL;
+    if (head->type == GR_FRAME_LOG && (head->len > GR_FRAME_LOG_MAX || parts - head->a > head->len))
+        return GR_EINVAL;
     int rc = gr_frame_new(out, head->type, head->id, head->len);
     if (rc == 0)
         (*out)->head = *head;

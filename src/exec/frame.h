@@ -30,10 +30,13 @@ enum gr_frame_type {
                      */
     GR_FRAME_FAILED,   /* id, 0 when it could not start; body: code, class, message, traceback */
     GR_FRAME_QUESTION, /* id, to be echoed; body: arguments, of which c bytes are positional */
+    GR_FRAME_LOG, /* of a process: a level; body: the logger's name, b bytes; text, c bytes; fields
+                     as log_fields.h packs them */
     GR_FRAME_TYPES,
 };
 
-enum { GR_FRAME_MAX = 160 << 20 }; /* bytes of a body: 64 MiB of values, twice, and code */
+enum { GR_FRAME_LOG_MAX = 16 << 10 }; /* of a LOG */
+enum { GR_FRAME_MAX = 160 << 20 };    /* bytes of a body: 64 MiB of values, twice, and code */
 
 typedef struct gr_frame_head {
     uint32_t len; /* of the body */

@@ -68,7 +68,8 @@ static int add_action(struct request *request, int argc, char **argv, int *i)
     return 0;
 }
 
-/* True when it is the option `name`, as --name FILE or --name=FILE; *file is empty when there is none.
+/* True when it is the option `name`, as --name FILE or --name=FILE; *file is empty when there is
+ * none.
  */
 static bool is_file_option(const char *name, int argc, char **argv, int *i, const char **file)
 {
@@ -247,9 +248,8 @@ static int run(gr_state *state, const struct request *request, int argc, char **
 {
     lua_State *L = state->L;
     bool bare = request->script >= argc && request->action_count == 0 && !request->version;
-    bool interactive =
-        (request->interactive || (bare && isatty(STDIN_FILENO))) && !request->print_settings &&
-        request->keygen == NULL;
+    bool interactive = (request->interactive || (bare && isatty(STDIN_FILENO))) &&
+                       !request->print_settings && request->keygen == NULL;
     catch_signals(state, interactive);
     if (interactive)
         gr_state_allow_interrupts(state);

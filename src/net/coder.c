@@ -10,13 +10,14 @@
 #include "base/err.h"
 
 enum {
-    STEP_IN = 64 << 10,    /* between two looks at the clock */
-    STEP_OUT = 256 << 10,  /* likewise */
-    TURN_NS = 20000000,    /* how long a coder keeps a thread of the pool */
-    GATHERED = 32 << 10,   /* bytes of small writes before they are worth waking a thread */
-    AT_ONCE = 64 << 10,    /* bytes that are made without one */
-    WAKE = 128 << 10,      /* bytes that are ready before the loop is woken, while there is input */
-    MOST_SPARES = 4,       /* buffers that are kept for later, when they are not above */
+    STEP_IN = 64 << 10,   /* between two looks at the clock */
+    STEP_OUT = 256 << 10, /* likewise */
+    TURN_NS = 20000000,   /* how long a coder keeps a thread of the pool */
+    GATHERED = 32 << 10,  /* bytes of small writes before they are worth waking a thread */
+    AT_ONCE = 64 << 10,   /* bytes that are made without one */
+    WAKE = 512 << 10,     /* bytes that are ready before the loop is woken, while there is input, */
+    WAKE_NS = 1000000,    /* or so long after the first of them */
+    MOST_SPARES = 4,      /* buffers that are kept for later, when they are not above */
     SPARE_CAP = 256 << 10, /* so many bytes */
 };
 
@@ -61,6 +62,7 @@ struct gr_coder {
     uint64_t used;
     struct piece *pieces; /* those that are ready */
     size_t pieces_bytes;
+    int64_t since_ns; /* when the first of them was */
     struct piece *spares;
     int spares_len;
     int err;      /* it stays */
@@ -242,6 +244,8 @@ static void complete_piece(gr_coder *self)
         fail(self, GR_ENOMEM);
         return;
     }
+    if (self->pieces == NULL)
+        self->since_ns = gr_clock_ns();
     DL_APPEND(self->pieces, self->open);
     self->pieces_bytes += self->open->buf.len;
     self->open = next;
@@ -260,10 +264,17 @@ static void settle(gr_coder *self, struct input *input, size_t len, struct outco
         fail(self, outcome.rc);
 }
 
-/* Whether somebody is to be told now. */
-static bool tell(gr_coder *self, size_t enough)
+/* To wake a thread costs both sides, so it is worth while only for so much, or after a while. */
+static bool is_enough(const gr_coder *self)
 {
-    if (!self->waiting || (self->inputs != NULL && self->pieces_bytes < enough))
+    return self->pieces_bytes >= gr_least(self->ahead_bytes, WAKE) ||
+           (self->pieces != NULL && gr_clock_ns() - self->since_ns >= WAKE_NS);
+}
+
+/* Whether somebody is to be told now. */
+static bool tell(gr_coder *self)
+{
+    if (!self->waiting || (self->inputs != NULL && !is_enough(self)))
         return false;
     self->waiting = false;
     self->told = true;
@@ -282,7 +293,7 @@ static bool work(gr_coder *self, size_t ahead, int64_t until_ns)
         struct outcome outcome = step(self, input);
         pthread_mutex_lock(&self->mutex);
         settle(self, input, len, outcome);
-        told = tell(self, gr_least(ahead, WAKE));
+        told = tell(self);
     }
     return told;
 }
@@ -466,14 +477,13 @@ int gr_coder_status(gr_coder *self)
     return rc;
 }
 
-void gr_coder_wait(gr_coder *self)
+bool gr_coder_wait(gr_coder *self)
 {
     pthread_mutex_lock(&self->mutex);
-    self->waiting = true;
-    bool told = tell(self, 1);
+    self->waiting = self->pieces == NULL && self->inputs != NULL;
+    bool waiting = self->waiting;
     pthread_mutex_unlock(&self->mutex);
-    if (told)
-        uv_async_send(&self->async);
+    return waiting;
 }
 
 bool gr_coder_is_busy(const gr_coder *self)

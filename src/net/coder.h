@@ -55,8 +55,9 @@ void gr_coder_pop(gr_coder *self);
  * or the error that ended it, once every piece before has been taken. */
 int gr_coder_status(gr_coder *self);
 
-/* Asks for `ready`: when a piece is there, or the status is not GR_MORE any more. Once. */
-void gr_coder_wait(gr_coder *self);
+/* Asks for `ready`, which comes once, when there are pieces or the status is not GR_MORE any more.
+ * False when that is so already; then it does not come. */
+bool gr_coder_wait(gr_coder *self);
 
 /* The pool has it; `idle` will follow. */
 bool gr_coder_is_busy(const gr_coder *self);

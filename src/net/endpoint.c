@@ -92,8 +92,8 @@ static int connect_sock(gr_endpoint *self)
 /* The pause before the next attempt: doubled, and up to a quarter longer. */
 static int64_t next_pause(gr_endpoint *self)
 {
-    int doubled = self->pause_ms > self->reconnect_max_ms / 2 ? self->reconnect_max_ms
-                                                              : self->pause_ms * 2;
+    int doubled =
+        self->pause_ms > self->reconnect_max_ms / 2 ? self->reconnect_max_ms : self->pause_ms * 2;
     self->pause_ms = self->pause_ms > 0 ? doubled : self->reconnect_ms;
     return self->pause_ms + gr_clock_ns() / 1024 % (self->pause_ms / 4 + 1);
 }

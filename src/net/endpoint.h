@@ -14,8 +14,8 @@ typedef struct gr_endpoint_options {
     void *ctx;           /* ZeroMQ context */
     const char *address; /* of the broker; copied */
     gr_sock_options sock;
-    const gr_sock_security *security; /* of the connection; not looked at when it is a mailbox; NULL:
-                                         none. The socket has what it needs afterwards */
+    const gr_sock_security *security; /* of the connection; not looked at when it is a mailbox;
+                                         NULL: none. The socket has what it needs afterwards */
     bool by_socket; /* even when the broker is in this process: its dialect needs routing ids */
     uint32_t heartbeat_ms; /* the guard looks after it four times as often */
     const gr_engine_ops *ops;

@@ -120,8 +120,8 @@ static bool fits(const char *text)
     return text != NULL && text[0] != '\0' && strlen(text) <= MAX_TEXT;
 }
 
-/* libzmq ends the process when a PLAIN server enforces an empty domain, and asks nobody when a CURVE
- * server does. */
+/* libzmq ends the process when a PLAIN server enforces an empty domain, and asks nobody when a
+ * CURVE server does. */
 static bool is_sound(const gr_sock *self, const gr_sock_security *security)
 {
     if (security->domain != NULL ? !fits(security->domain) : self->has_domain)
@@ -155,16 +155,15 @@ static int use_plain(gr_sock *self, const gr_sock_security *security)
     }
     self->password_len = strlen(security->password);
     int rc = zmq_setsockopt(self->zmq, ZMQ_PLAIN_USERNAME, security->user, strlen(security->user));
-    return rc | zmq_setsockopt(self->zmq, ZMQ_PLAIN_PASSWORD, security->password,
-                               self->password_len);
+    return rc |
+           zmq_setsockopt(self->zmq, ZMQ_PLAIN_PASSWORD, security->password, self->password_len);
 }
 
 static int use_curve(gr_sock *self, const gr_sock_security *security)
 {
     self->has_key = true;
     set_int(self, ZMQ_CURVE_SERVER, security->server);
-    int rc =
-        zmq_setsockopt(self->zmq, ZMQ_CURVE_PUBLICKEY, security->public_key, GR_CURVE_KEY_LEN);
+    int rc = zmq_setsockopt(self->zmq, ZMQ_CURVE_PUBLICKEY, security->public_key, GR_CURVE_KEY_LEN);
     rc |= zmq_setsockopt(self->zmq, ZMQ_CURVE_SECRETKEY, security->secret_key, GR_CURVE_KEY_LEN);
     if (!security->server)
         rc |=

@@ -35,7 +35,8 @@ typedef struct gr_sock_security {
 
     /* Server: who decides is asked about this domain, at inproc://zeromq.zap.01 of the same
      * context; also for NULL, unless it is NULL. Nobody is let in when nobody answers. PLAIN and
-     * CURVE must have one. A socket that has had one keeps to having one: libzmq cannot forget it. */
+     * CURVE must have one. A socket that has had one keeps to having one: libzmq cannot forget it.
+     */
     const char *domain;
 
     const char *user, *password; /* client, PLAIN: 1 to 255 bytes each */
@@ -54,7 +55,7 @@ enum gr_sock_event_type {
 typedef struct gr_sock_event {
     enum gr_sock_event_type type;
     int fd;
-    int error;        /* REFUSED: GR_EUNAUTHENTICATED, or GR_EUNAVAILABLE when nobody could decide */
+    int error; /* REFUSED: GR_EUNAUTHENTICATED, or GR_EUNAVAILABLE when nobody could decide */
     const char *text; /* REFUSED: goes on behind "the broker"; lives for ever */
 } gr_sock_event;
 

@@ -69,9 +69,11 @@ typedef struct gr_envelope {
                     codec is the method; END behind CHUNKs: a digest, or nothing; READY: a map */
 
     /* What only the older dialects say. */
-    gr_slice tag;    /* what names the call there, instead of id or route; see gr_tag_number() */
-    gr_slice caller; /* the client, as its broker names it towards a worker */
-    gr_slice sender; /* the routing id of the peer at the client's or worker's end */
+    gr_slice tag;     /* what names the call there, instead of id or route; see gr_tag_number() */
+    gr_slice caller;  /* the client, as its broker names it towards a worker */
+    gr_slice address; /* its host, and who it is: between broker and handlers in one process, no */
+    gr_slice user;    /* dialect has them */
+    gr_slice sender;  /* the routing id of the peer at the client's or worker's end */
     gr_credentials credentials;
     uint64_t seed;   /* to build: makes tags of different makers differ; from parse: the tag's */
     bool in_stream;  /* ERROR: items may have come before it */

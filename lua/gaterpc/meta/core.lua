@@ -15,6 +15,10 @@ function core.now() end
 ---@return integer milliseconds of the monotonic clock
 function core.now_ms() end
 
+---@param bytes string
+---@return boolean is_text  they are UTF-8
+function core.is_text(bytes) end
+
 ---Has "due" dispatched at that time. One timer; nil stops it.
 ---@param at_ms integer?
 ---@param keep boolean  the host waits for it
@@ -59,6 +63,9 @@ function core.log_level(level) end
 ---@return string? code   RESOURCE_EXHAUSTED: there are too many loggers
 ---@return string? text
 function core.logger_level(name, level) end
+
+---@return table<string, integer> levels  that were set, of loggers by name; not the root's
+function core.logger_levels() end
 
 ---@param name string
 ---@param level integer
@@ -134,7 +141,8 @@ function terminal:close() end
 local client = {}
 
 ---@param options table  address, heartbeat_ms, liveness, dialect, mechanism, user, password,
----connect_timeout_ms, max_calls, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1)
+---connect_timeout_ms, max_calls, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1), secure ("PLAIN" with
+---secure_user and secure_password, "CURVE" with public_key, secret_key and server_key in Z85; of the connection)
 ---@param owner table
 ---@return gaterpc.core.client? client
 ---@return string? code
@@ -189,7 +197,8 @@ function items:close() end
 local worker = {}
 
 ---@param options table  address, service, method, about (packed), credit, heartbeat_ms, liveness, dialect,
----mechanism, user, password, idle_ms, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1)
+---mechanism, user, password, idle_ms, reconnect_ms, reconnect_max_ms, hwm, ipv6 (0 or 1), secure and what belongs to
+---it, as for core.client
 ---@param owner table
 ---@return gaterpc.core.worker? worker
 ---@return string? code
@@ -228,6 +237,13 @@ function worker:flush(route) end
 ---@param route integer
 function worker:finish(route) end
 
+---Who makes the call that next() has just given, when this is the broker's own worker; else nothing.
+---@return string? client_id
+---@return string? client_addr  nil: unknown
+---@return string? body         the packed arguments
+---@return string? user         nil: nobody in particular
+function worker:caller() end
+
 ---Tells the guard which method has the thread.
 ---@param method string
 function worker:label(method) end
@@ -237,7 +253,7 @@ function worker:label(method) end
 function worker:nested(count) end
 
 ---The next event: kind, then by kind, as in src/engine/worker.h: 1 route, method, deadline_ms, id, arguments;
----2 route, code; 3 route; 6 code, message; others nothing. Nothing when there is none.
+---2 route, code; 3 route; 6 code, message; 8 code, text; others nothing. Nothing when there is none.
 ---@return integer? kind
 ---@return any ...
 function worker:next() end
@@ -429,5 +445,22 @@ function digest:value() end
 
 ---@return gaterpc.Codec[]
 function core.codecs() end
+
+-- Keys of CURVE, in Z85.
+
+---@return string? public
+---@return string secret_or_code
+---@return string? text
+function core.curve_generate() end
+
+---@param secret string
+---@return string? public
+---@return string? code  INVALID_ARGUMENT: it is no key
+---@return string? text
+function core.curve_public(secret) end
+
+---@param text string
+---@return boolean
+function core.curve_is_key(text) end
 
 return core

@@ -41,6 +41,10 @@
 ---@field ZMQ_IPV6 boolean  addresses may name IPv6 hosts, as tcp://[::1]:5555
 ---@field REMOTE_TRACEBACK boolean  errors of methods carry the worker's traceback
 ---@field DEBUG boolean  the log has debug lines, too
+---@field LOG_LEVEL? string  the root's level; without it "debug" when DEBUG is set, else "info"
+---@field LOG_PATH? string  a file that gets the log, beside standard error; or a folder, in which it has the name of the script: kv.log
+---@field LOG_FORMAT string  of LOG_PATH and of standard error
+---@field LOGGING? table  what gaterpc.log.setup takes; its fields come before LOG_LEVEL, LOG_PATH and LOG_FORMAT
 ---@field WORKER_ADDR string  where the broker binds for workers
 ---@field SERVICE_DEFAULT_NAME string  the default service
 ---@field MDP_HEARTBEAT_INTERVAL number  ms; how often each side beats
@@ -89,9 +93,7 @@
 ---@field WINDOWS_MAX_WORKERS any  changes nothing: the host runs on Linux only
 ---@field BASE_PATH any  changes nothing: nothing is written there: addresses and files are given whole
 ---@field RUN_PATH any  changes nothing: nothing is written there: give ipc addresses whole, as in BACKEND
----@field LOG_PATH any  changes nothing: the log goes to standard error
----@field LOGGING any  changes nothing: the log goes to standard error; gaterpc.log.level sets what is in it
----@field DEFAULT_LOGGING any  changes nothing: the log goes to standard error; gaterpc.log.level sets what is in it
+---@field DEFAULT_LOGGING any  changes nothing: LOGGING changes what is to be changed; docs/logging.md has the defaults
 ---@field SECURE any  changes nothing: an unknown method is always answered with NOT_FOUND
 ---@field CLIENT_TIMEOUT any  changes nothing: REPLY_TIMEOUT bounds a call
 ---@field TASK_TIMEOUT any  changes nothing: a method has the time that its caller gives it: REPLY_TIMEOUT there
