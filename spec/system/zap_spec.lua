@@ -518,6 +518,14 @@ describe("ZAP #system", function()
       keep(assert(service:start()))
     end)
 
+    it("one after another, as many as there may be: those that nobody needs are closed", function()
+      for _ = 1, 100 do
+        local broker = gaterpc.Majordomo {}
+        broker:connect_zap { addr = process.ipc "zap", domain = "shared" }
+        broker:close()
+      end
+    end)
+
     it("but sends no passwords over the network", function()
       local broker = keep(gaterpc.Majordomo {})
       assert.error_matches(function() broker:connect_zap { addr = "tcp://10.0.0.1:5555" } end, "ZAP_PLAIN_OVER_TCP")
