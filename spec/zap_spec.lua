@@ -539,6 +539,8 @@ describe("a refusal", function()
     assert.equal(0, penalty:until_ms "second")
     assert.equal(100, penalty:until_ms "first")
     assert.equal(200, penalty:add "first")
+    for _ = 1, 5000 do penalty:add "again" end
+    assert.equal(50, penalty:until_ms "s4094", "one source takes one place, however often it is refused")
   end)
 
   it("counts a source without an address, and long ones by their first 64 bytes", function()

@@ -294,6 +294,29 @@ describe("ZAP #system", function()
       assert.error_matches(function() far:start() end, "ZAP_PLAIN_OVER_TCP")
     end)
 
+    it("takes changes while it is asked, and answers every question", function()
+      local service, broker = serve(function(s) s:configure_plain(nil, { ann = "right" }) end)
+      local QUESTIONS = 2000
+      for n = 1, QUESTIONS do
+        broker.run:write(json.encode { op = "ask", frames = { "", hex "1.0", hex("q" .. n), hex "gate", hex "a", "",
+          hex "PLAIN", hex "ann", hex "right" } } .. "\n")
+        if n % 20 == 0 then
+          service:configure_plain(nil, { ann = "right", ["user" .. n] = "x" })
+          local other <close> = ZAPService { addr = process.ipc "other" }:configure_null "other"
+          assert(other:start())
+          assert.is_table(service.stats())
+        end
+      end
+      process.eventually(function()
+        local count = 0
+        for _ in broker.run.out:gmatch '"answer"' do count = count + 1 end
+        return count == QUESTIONS
+      end, "all answers", 20)
+      for _, line in ipairs(broker:lines()) do
+        if line.answer then assert.equal("200", bytes(line.answer[4])) end
+      end
+    end)
+
     it("starts and stops a hundred times without leaving anything behind", function()
       local function fds()
         local count = 0
@@ -495,6 +518,14 @@ describe("ZAP #system", function()
       keep(assert(service:start()))
     end)
 
+    it("one after another, as many as there may be: those that nobody needs are closed", function()
+      for _ = 1, 100 do
+        local broker = gaterpc.Majordomo {}
+        broker:connect_zap { addr = process.ipc "zap", domain = "shared" }
+        broker:close()
+      end
+    end)
+
     it("but sends no passwords over the network", function()
       local broker = keep(gaterpc.Majordomo {})
       assert.error_matches(function() broker:connect_zap { addr = "tcp://10.0.0.1:5555" } end, "ZAP_PLAIN_OVER_TCP")
@@ -506,8 +537,8 @@ describe("ZAP #system", function()
     return process.host(([[
       local gaterpc = require "gaterpc"
       local mechanism, credentials = %s
-      local client = gaterpc.Client { broker = %q, zap_mechanism = mechanism, zap_credentials = credentials,
-        timeout = 3 }
+      local client = gaterpc.Client {
+        broker = %q, zap_mechanism = mechanism, zap_credentials = credentials, timeout = 3 }
       local result, err = client:try("Gate", "get_services")
       print("outcome " .. (result and "in" or err.code))
       while io.read() do
