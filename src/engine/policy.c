@@ -374,9 +374,9 @@ enum gr_verdict gr_policy_check_plain(const gr_policy *self, gr_slice name, gr_s
     gr_policy_hash(self, name, password, tried);
     bool is_right = sodium_memcmp(tried, is_there ? user->quick : nothing, sizeof(tried)) == 0;
     sodium_memzero(tried, sizeof(tried));
-    if (is_there ? user->is_slow : is_slow(self))
-        return GR_UNDECIDED;
-    return is_right && is_there ? GR_ADMITTED : GR_REFUSED;
+    if (is_right && is_there && !user->is_slow)
+        return GR_ADMITTED;
+    return is_slow(self) ? GR_UNDECIDED : GR_REFUSED;
 }
 
 bool gr_policy_check_slowly(const gr_policy *self, gr_slice name, gr_slice password)

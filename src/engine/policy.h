@@ -3,9 +3,8 @@
  * Filled by one owner and then shared: those who keep it hold it, from any thread, and nobody
  * changes it any more. Passwords stay here as keyed hashes (BLAKE2b, with a random key of this
  * process), or as the Argon2 strings that they came as (libsodium's crypto_pwhash_str). A check
- * takes the same time whether there is such a user or not; but where only some passwords are hashes
- * the time tells who has another one. Answers no question of what somebody may do: that is
- * access.h. */
+ * takes the same time whatever is wrong, whether there is such a user or not. Answers no question
+ * of what somebody may do: that is access.h. */
 #ifndef GR_POLICY_H
 #define GR_POLICY_H
 
