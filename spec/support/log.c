@@ -13,7 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/signals.h"
+#include "base/thread.h"
 #include "bind/bind.h"
 
 enum { THREADS = 16 };
@@ -114,16 +114,12 @@ static int run_all(lua_State *L, void *(*run)(void *), int count, const struct w
 {
     static struct work works[THREADS];
     luaL_argcheck(L, count >= 1 && count <= THREADS, 1, "1 to 16 threads");
-    sigset_t most, before;
-    gr_signals_of_threads(&most);
-    pthread_sigmask(SIG_SETMASK, &most, &before);
     for (int i = 0; i < count; i++) {
         works[i] = *like;
         works[i].number = i + 1;
-        if (pthread_create(&works[i].thread, NULL, run, &works[i]) != 0)
+        if (gr_thread_start(&works[i].thread, run, &works[i]) < 0)
             abort();
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     for (int i = 0; i < count; i++)
         pthread_join(works[i].thread, NULL);
     for (int i = 0; i < count; i++)

@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log_priv.h"
-#include "base/signals.h"
+#include "base/thread.h"
 
 enum {
     STUCK_MS = 500,    /* how long outputs that take nothing hold up the end of the log */
@@ -442,15 +442,11 @@ int gr_log_writer_start(pthread_t *out)
     own.zone = (gr_log_zone){0};
     tzset(); /* now, because it allocates */
 
-    sigset_t most, before;
-    gr_signals_of_threads(&most);
     atomic_store(&owner, NOBODY);
-    pthread_sigmask(SIG_SETMASK, &most, &before);
-    int failed = pthread_create(out, NULL, run, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed)
+    int rc = gr_thread_start(out, run, NULL);
+    if (rc < 0)
         atomic_store(&owner, GONE);
-    return failed ? GR_ESYSTEM : 0;
+    return rc;
 }
 
 void gr_log_writer_ended(void)

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "exec/executor_priv.h"
 
 enum { CHILD_FD = 3, LINES = 1024 /* of the log, before others have their turn */ };
@@ -429,12 +430,7 @@ int gr_executor_serve(gr_executor_code *code)
     pthread_t feeder;
     if (gr_port_new(&port, put, NULL) < 0)
         return EXIT_FAILURE;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&feeder, NULL, feed, port);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed)
+    if (gr_thread_start(&feeder, feed, port) < 0)
         return EXIT_FAILURE;
     pthread_setname_np(pthread_self(), GR_EXECUTOR_NAME);
     code(port);

@@ -1,9 +1,9 @@
 /* executor_thread.c - executors that are threads of this program. */
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 
 #include "base/err.h"
+#include "base/thread.h"
 #include "exec/executor_priv.h"
 
 /* What the thread and the loop share. Two owners; the last one to leave frees it. */
@@ -160,15 +160,11 @@ static int new_shared(struct shared **out, gr_executor_code *code, uv_async_t *w
 
 static int start(struct thread *self)
 {
-    sigset_t all, before;
     self->shared->owners++;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the loop's thread */
-    int failed = pthread_create(&self->thread, NULL, run, self->shared);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed)
+    int rc = gr_thread_start(&self->thread, run, self->shared);
+    if (rc < 0)
         self->shared->owners--;
-    return failed ? GR_EEXHAUSTED : 0;
+    return rc;
 }
 
 int gr_executor_new_thread(gr_executor **out, const gr_executor_options *options)

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/err.h"
+#include "base/thread.h"
 
 /* Nobody else uses it, and nobody notices one that comes late: its default is to do nothing. */
 #define INTERRUPT SIGURG
@@ -64,11 +65,7 @@ int gr_port_new(gr_port **out, gr_port_put_fn *put, void *arg)
     self->put = put;
     self->put_arg = arg;
     pthread_mutex_init(&self->mutex, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&self->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    gr_cond_init(&self->changed);
     *out = self;
     return 0;
 }

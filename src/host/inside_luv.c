@@ -10,6 +10,7 @@
 
 #include "base/err.h"
 #include "host/inside.h"
+#include "host/state.h"
 
 struct gr_inside_luv {
     gr_inside *inside;
@@ -118,17 +119,6 @@ static int close_loop(lua_State *L)
     return 0;
 }
 
-/* Made before luv's handles, so its finalizer runs after theirs. */
-static void close_loop_at_end(lua_State *L)
-{
-    lua_newuserdatauv(L, 0, 0);
-    lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, close_loop);
-    lua_setfield(L, -2, "__gc");
-    lua_setmetatable(L, -2);
-    luaL_ref(L, LUA_REGISTRYINDEX);
-}
-
 static int open_loop(gr_inside *self)
 {
     struct gr_inside_luv *luv = calloc(1, sizeof(*luv));
@@ -153,7 +143,7 @@ static int open_loop(gr_inside *self)
 int gr_inside_open_luv(lua_State *L)
 {
     gr_inside *self = gr_inside_of(L);
-    close_loop_at_end(L);
+    gr_state_at_end(L, close_loop);
     lua_State *stays = lua_newthread(L);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &state_key);
     if (self->luv == NULL && open_loop(self) < 0)

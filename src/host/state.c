@@ -214,13 +214,11 @@ static int close_loop(lua_State *L)
     return 0;
 }
 
-/* The first object with a finalizer has the last one to run. Then everything else has let go of the
- * loop, but luv's callbacks for handles that are closing still find a Lua state. */
-static void let_loop_end_last(lua_State *L)
+void gr_state_at_end(lua_State *L, lua_CFunction fn)
 {
     lua_newuserdatauv(L, 0, 0);
     lua_createtable(L, 0, 1);
-    lua_pushcfunction(L, close_loop);
+    lua_pushcfunction(L, fn);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
     luaL_ref(L, LUA_REGISTRYINDEX);
@@ -229,7 +227,7 @@ static void let_loop_end_last(lua_State *L)
 static int open_all(lua_State *L)
 {
     gr_state *self = gr_state_of(L);
-    let_loop_end_last(L);
+    gr_state_at_end(L, close_loop); /* luv's callbacks for handles that are closing find a state */
     luaL_openlibs(L);
     gr_state_set_path(L);
     luv_set_loop(L, gr_loop_uv(self->loop));

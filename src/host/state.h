@@ -36,6 +36,10 @@ void gr_state_destroy(gr_state **self);
 /* Makes require find the Lua files of this project; for any state. [-0, +n] Returns 0. */
 int gr_state_set_path(lua_State *L);
 
+/* Calls fn(L) when the state is closed, after the finalizers of everything that was made later.
+ * [-0, +0] */
+void gr_state_at_end(lua_State *L, lua_CFunction fn);
+
 /* The state that a lua_State belongs to; in all its coroutines. */
 static inline gr_state *gr_state_of(lua_State *L)
 {

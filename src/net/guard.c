@@ -8,7 +8,7 @@
 
 #include "base/err.h"
 #include "base/log.h"
-#include "base/signals.h"
+#include "base/thread.h"
 #include "engine/pulse.h"
 #include "net/endpoint_priv.h"
 
@@ -112,20 +112,11 @@ int gr_guard_new(struct gr_guard **out, gr_loop *loop)
     self->loop = loop;
     self->heartbeat_ms = GR_PULSE_MS;
     pthread_mutex_init(&self->mutex, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&self->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
-
-    sigset_t all, before;
-    gr_signals_of_threads(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the loop's thread */
-    int rc = pthread_create(&self->thread, NULL, run, self);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (rc != 0) {
+    gr_cond_init(&self->changed);
+    int rc = gr_thread_start(&self->thread, run, self);
+    if (rc < 0) {
         free(self);
-        return GR_EEXHAUSTED;
+        return rc;
     }
     *out = self;
     return 0;

@@ -1,7 +1,6 @@
 #include "net/majordomo.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +9,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "base/signals.h"
+#include "base/thread.h"
 #include "net/hub.h"
 #include "net/zap_host.h"
 
@@ -520,13 +519,9 @@ int gr_majordomo_start(gr_majordomo *self, gr_majordomo_ended_fn *ended, void *a
 {
     self->ended = ended;
     self->arg = arg;
-    sigset_t all, before;
-    gr_signals_of_threads(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the loop's thread */
-    int rc = pthread_create(&self->thread, NULL, run, self);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int rc = gr_thread_start(&self->thread, run, self);
     self->running = rc == 0;
-    return rc == 0 ? 0 : GR_EEXHAUSTED;
+    return rc;
 }
 
 void gr_majordomo_drain(gr_majordomo *self)

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -11,7 +10,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 #include "base/log.h"
-#include "base/signals.h"
+#include "base/thread.h"
 
 enum {
     MOST_DOORS = 64,
@@ -352,16 +351,6 @@ static void release(gr_zap_host *self)
     free(self);
 }
 
-static int start(gr_zap_host *self)
-{
-    sigset_t all, before;
-    gr_signals_of_threads(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the loop's thread */
-    int rc = pthread_create(&self->thread, NULL, run, self);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return rc == 0 ? 0 : GR_EEXHAUSTED;
-}
-
 int gr_zap_host_new(gr_zap_host **out, void *ctx, const gr_zap_options *options)
 {
     gr_zap_host *self = calloc(1, sizeof(*self));
@@ -377,7 +366,7 @@ int gr_zap_host_new(gr_zap_host **out, void *ctx, const gr_zap_options *options)
     if (rc == 0)
         rc = open_door(self, GR_ZAP_INNER, GR_ZAP_ADDRESS, bound, sizeof(bound));
     if (rc == 0)
-        rc = start(self);
+        rc = gr_thread_start(&self->thread, run, self);
     if (rc < 0) {
         release(self);
         return rc;
