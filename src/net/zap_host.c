@@ -263,8 +263,8 @@ static void complain(gr_zap_host *self, const gr_zap_stats *stats, int64_t now_m
     if (refused > 0) {
         char last[200];
         gr_zap_last_refused(self->zap, last, sizeof(last));
-        gr_log(GR_LOG_WARNING, name, "%llu were refused; the last one: %s",
-               (unsigned long long)refused, last);
+        gr_log(GR_LOG_WARNING, name, "refused: %llu; the last one: %s", (unsigned long long)refused,
+               last);
     }
     if (failed > 0)
         gr_log(GR_LOG_WARNING, name,
