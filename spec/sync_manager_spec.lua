@@ -51,6 +51,26 @@ end
 
 for place, run in pairs(places) do
   describe(("from a %s"):format(place), function()
+    it("finalizers may use what is shared, also those that run while an answer is read", function()
+      local dict, ended = manager.Dict(), manager.Value(0)
+      local values = {}
+      for i = 1, 200 do values["key " .. i] = ("value %d "):format(i):rep(10) end
+      dict:update(values)
+      assert.same({ true, 500 }, { run(function(d, count, expected)
+        local function drop() setmetatable({}, { __gc = function() count:add(1) end }) end
+        local same = true
+        collectgarbage "generational" -- a young collection comes soon
+        for _ = 1, 50 do
+          for _ = 1, 10 do drop() end
+          local items = d:items()
+          for key, value in pairs(expected) do same = same and items[key] == value end
+        end
+        collectgarbage()
+        collectgarbage "incremental"
+        return same, count:get()
+      end, dict, ended, values) })
+    end)
+
     it("a queue gives what was put, first in first out, as copies", function()
       local queue = manager.Queue()
       local value = { 1, { x = "y" } }

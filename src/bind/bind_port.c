@@ -10,8 +10,6 @@
 #include "bind/bind_msgpack.h"
 #include "host/inside.h"
 
-enum { KEEP_SCRATCH = 64 * 1024 };
-
 static char stopped_key; /* its address names the error in the registry */
 
 void gr_bind_push_stopped(lua_State *L)
@@ -20,20 +18,18 @@ void gr_bind_push_stopped(lua_State *L)
 }
 
 /* Moves what was packed into a frame. Returns 0, GR_ENOMEM or GR_EEXHAUSTED. */
-static int make_frame(gr_inside *self, gr_frame **out, enum gr_frame_type type, uint64_t id)
+static int make_frame(gr_inside *self, gr_frame **out, enum gr_frame_type type, uint64_t id,
+                      gr_slice bytes)
 {
-    gr_slice bytes = gr_buf_slice(&self->scratch);
     int rc =
         bytes.len <= GR_BIND_MAX_PAYLOAD ? gr_frame_new(out, type, id, bytes.len) : GR_EEXHAUSTED;
-    if (rc == 0) {
-        if (bytes.len > 0)
-            memcpy((*out)->body, bytes.data, bytes.len);
-        (*out)->head.memory = self->used;
-        (*out)->head.took_ns = (uint64_t)(gr_clock_ns() - self->began_ns);
-    }
-    if (self->scratch.cap > KEEP_SCRATCH)
-        gr_buf_clear(&self->scratch);
-    return rc;
+    if (rc < 0)
+        return rc;
+    if (bytes.len > 0)
+        memcpy((*out)->body, bytes.data, bytes.len);
+    (*out)->head.memory = self->used;
+    (*out)->head.took_ns = (uint64_t)(gr_clock_ns() - self->began_ns);
+    return 0;
 }
 
 /* Packs the values at first..top. */
@@ -41,18 +37,52 @@ static int make_frame_of_values(lua_State *L, gr_frame **out, enum gr_frame_type
                                 int first, gr_pack_error *why)
 {
     gr_inside *self = gr_inside_of(L);
+    gr_buf packed = gr_bind_take_buf(&self->scratch);
     uint32_t split = 0;
-    self->scratch.len = 0;
     why->text[0] = '\0';
-    int rc = gr_lua_pack_args(L, first, lua_gettop(L), &self->scratch, &split, why);
+    int rc = gr_lua_pack_args(L, first, lua_gettop(L), &packed, &split, why);
     if (rc == 0) {
-        rc = make_frame(self, out, type, id);
+        rc = make_frame(self, out, type, id, gr_buf_slice(&packed));
         if (rc == GR_EEXHAUSTED)
             snprintf(why->text, sizeof(why->text), "it is larger than 64 MiB when packed");
     }
+    gr_bind_keep_buf(&self->scratch, &packed);
     if (rc == 0)
         (*out)->head.c = split;
     return rc;
+}
+
+/* What push_values() is to unpack, and what came of it: a number of values or an error. */
+struct unpacking {
+    gr_slice bytes;
+    uint32_t split;
+    gr_pack_error *why;
+    int n;
+};
+
+static int unpack(lua_State *L) /* [protected] */
+{
+    struct unpacking *self = lua_touserdata(L, 1);
+    lua_settop(L, 0);
+    self->n = gr_lua_unpack_args(L, self->bytes, self->split, self->why);
+    return self->n > 0 ? self->n : 0;
+}
+
+/* [-0, +n] Values of the frame's body from `from` on. Takes the frame, also when it raises: nobody
+ * else may have it, because a finalizer that runs meanwhile may ask something, too. Returns n, or
+ * an error that why explains. */
+static int push_values(lua_State *L, gr_frame **frame, size_t from, gr_pack_error *why)
+{
+    struct unpacking values = {
+        .bytes = gr_slice_skip(gr_frame_body(*frame), from),
+        .split = (*frame)->head.c,
+        .why = why,
+    };
+    lua_pushcfunction(L, unpack);
+    lua_pushlightuserdata(L, &values);
+    int status = lua_pcall(L, 1, LUA_MULTRET, 0);
+    gr_frame_destroy(frame);
+    return status == LUA_OK ? values.n : lua_error(L);
 }
 
 static void check_may_wait(lua_State *L)
@@ -70,8 +100,7 @@ static int f_ready(lua_State *L) /* port.ready(): jobs are welcome */
 {
     gr_inside *self = gr_inside_of(L);
     gr_frame *frame;
-    self->scratch.len = 0;
-    int rc = make_frame(self, &frame, GR_FRAME_READY, 0);
+    int rc = make_frame(self, &frame, GR_FRAME_READY, 0, gr_slice_of(NULL, 0));
     if (rc == 0 && (rc = gr_port_put(self->port, &frame)) < 0)
         gr_frame_destroy(&frame);
     return rc < 0 ? gr_bind_fail(L, rc, NULL) : 0;
@@ -117,16 +146,12 @@ static int f_arguments(lua_State *L) /* port.arguments() -> those of the job, on
 {
     gr_inside *self = gr_inside_of(L);
     gr_frame *job = self->job;
+    gr_pack_error why;
     if (job == NULL)
         return 0;
-    size_t skip = (size_t)job->head.a + job->head.b;
-    gr_slice args = gr_slice_of(job->body + skip, job->head.len - skip);
-    gr_pack_error why;
-    int n = gr_lua_unpack_args(L, args, job->head.c, &why);
-    if (n < 0)
-        return raise_unreadable(L, n, &why);
-    gr_frame_destroy(&self->job);
-    return n;
+    self->job = NULL;
+    int n = push_values(L, &job, (size_t)job->head.a + job->head.b, &why);
+    return n < 0 ? raise_unreadable(L, n, &why) : n;
 }
 
 static int f_refused(lua_State *L) /* port.refused() -> boolean, limit: the job has reached it */
@@ -144,11 +169,12 @@ static int f_item(lua_State *L) /* port.item(value) -> true | nil, code, text; w
     gr_pack_error why;
     gr_frame *frame = NULL;
     luaL_checkany(L, 1);
-    self->scratch.len = 0;
+    gr_buf packed = gr_bind_take_buf(&self->scratch);
     why.text[0] = '\0';
-    int rc = gr_lua_pack(L, 1, &self->scratch, &why);
+    int rc = gr_lua_pack(L, 1, &packed, &why);
     if (rc == 0)
-        rc = make_frame(self, &frame, GR_FRAME_ITEM, self->job_id);
+        rc = make_frame(self, &frame, GR_FRAME_ITEM, self->job_id, gr_buf_slice(&packed));
+    gr_bind_keep_buf(&self->scratch, &packed);
     if (rc == 0)
         rc = gr_port_put_item(self->port, &frame);
     gr_frame_destroy(&frame);
@@ -202,18 +228,16 @@ f_ask(lua_State *L) /* port.ask(...) -> true, ... | nil, code, text; waits for t
 {
     check_may_wait(L);
     gr_inside *self = gr_inside_of(L);
-    gr_frame *question = NULL;
+    gr_frame *question = NULL, *answer;
     gr_pack_error why;
-    gr_frame_destroy(&self->answer); /* left over when there was no memory for its values */
     int rc = make_frame_of_values(L, &question, GR_FRAME_QUESTION, ++self->questions, 1, &why);
     if (rc == 0)
-        rc = gr_port_ask(self->port, &question, &self->answer);
+        rc = gr_port_ask(self->port, &question, &answer);
     gr_frame_destroy(&question);
     if (rc < 0)
         return fail(L, rc, &why);
     lua_settop(L, 0);
-    int n = gr_lua_unpack_args(L, gr_frame_body(self->answer), self->answer->head.c, &why);
-    gr_frame_destroy(&self->answer);
+    int n = push_values(L, &answer, 0, &why);
     return n < 0 ? fail(L, n, &why) : n;
 }
 

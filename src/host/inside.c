@@ -220,7 +220,6 @@ void gr_inside_run(gr_port *port)
         gr_frame_destroy(&hello);
     }
     gr_frame_destroy(&self.job);
-    gr_frame_destroy(&self.answer);
     gr_buf_clear(&self.scratch);
     gr_port_leave(port);
 }

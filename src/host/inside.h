@@ -20,10 +20,9 @@ typedef struct gr_inside {
     size_t limit;                /* or 0 */
     bool limited;                /* the limit holds: the code of a job runs */
     bool refused;                /* the job has reached it */
-    gr_frame *answer;            /* that is being turned into Lua values */
     gr_frame *job;               /* whose arguments are not unpacked yet */
     struct gr_inside_luv *volatile luv; /* NULL before luv is required */
-    gr_buf scratch;                     /* what is being packed */
+    gr_buf scratch;                     /* memory for what is packed */
     int64_t began_ns;
     uint64_t job_id;
     uint64_t questions;
