@@ -184,6 +184,28 @@ describe("the log", function()
       assert.equal("INFO lua x t={a=1}", spec.line())
     end)
 
+    it("over fields that go while they are shown", function()
+      local fields, inner, names = {}, {}, {}
+      for i = 1, 10 do names[i] = ("name_number_%02d_"):format(i):rep(4) end
+      local function forget()
+        for name in pairs(fields) do fields[name] = nil end
+        for name in pairs(inner) do inner[name] = nil end
+        names = {}
+        collectgarbage()
+        collectgarbage()
+        return "gone"
+      end
+      for _, name in ipairs(names) do fields[name], inner[name] = bad(forget), bad(forget) end
+      fields.a = inner
+      local first = names[1]
+      log.info("x", fields)
+      local line = spec.line()
+      assert.truthy(line:find(("INFO lua x a={%s=gone,"):format(first), 1, true), line)
+      for i = 2, 10 do
+        assert.equal(2, select(2, line:gsub(("name_number_%02d_"):format(i):rep(4) .. "=nil", "")), line)
+      end
+    end)
+
     it("over keys that are no names", function()
       log.info("x", { [1.5] = 1, [true] = 2, [{}] = 3 })
       assert.equal("INFO lua x ...=true", spec.line())

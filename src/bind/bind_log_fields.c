@@ -8,8 +8,10 @@ enum { MARK = 3 }; /* bytes of "..." */
 
 /* --- fields ------------------------------------------------------------------------------ */
 
-/* A key of a table that can be a name: its text, which the table keeps alive, or a number. */
+/* A key of a table that can be a name: a text or a number. It is on the stack as long as it is
+ * used, because a __tostring of some value may take it out of the table. */
 struct key {
+    int at;           /* on the stack */
     const char *text; /* NULL: the number */
     size_t len;
     lua_Integer number;
@@ -73,21 +75,23 @@ static bool is_name(lua_State *L, int index)
     return lua_type(L, index) == LUA_TSTRING || lua_isinteger(L, index);
 }
 
-static struct key get_key(lua_State *L, int index)
+static struct key key_on_top(lua_State *L)
 {
-    struct key key = {.text = NULL};
-    if (lua_isinteger(L, index))
-        key.number = lua_tointeger(L, index);
+    struct key key = {.at = lua_gettop(L)};
+    if (lua_isinteger(L, -1))
+        key.number = lua_tointeger(L, -1);
     else
-        key.text = lua_tolstring(L, index, &key.len);
+        key.text = lua_tolstring(L, -1, &key.len);
     return key;
 }
 
-/* Collects names, sorted; other keys cannot be shown. *more: there are others. Returns how many. */
+/* Collects names, sorted; other keys cannot be shown. *more: there are others. Returns how many.
+ * [-0, +n] */
 static size_t collect_keys(lua_State *L, int index, struct key *keys, bool *more)
 {
     size_t count = 0, seen = 0;
     *more = false;
+    luaL_checkstack(L, GR_LOG_FIELD_COUNT + 10, "too many fields in each other");
     lua_pushnil(L);
     while (lua_next(L, index)) {
         lua_pop(L, 1);
@@ -96,10 +100,12 @@ static size_t collect_keys(lua_State *L, int index, struct key *keys, bool *more
             lua_pop(L, 1);
             break;
         }
-        if (is_name(L, -1))
-            insert(keys, count++, get_key(L, -1));
-        else
+        if (!is_name(L, -1)) {
             *more = true;
+            continue;
+        }
+        insert(keys, count++, key_on_top(L));
+        lua_pushvalue(L, -1); /* one stays, one is for lua_next() */
     }
     return count;
 }
@@ -107,11 +113,7 @@ static size_t collect_keys(lua_State *L, int index, struct key *keys, bool *more
 /* Pushes the value of a key. [-0, +1] */
 static void push_field(lua_State *L, int index, const struct key *key)
 {
-    if (key->text == NULL) {
-        lua_rawgeti(L, index, key->number);
-        return;
-    }
-    lua_pushlstring(L, key->text, key->len);
+    lua_pushvalue(L, key->at);
     lua_rawget(L, index);
 }
 
@@ -142,9 +144,10 @@ static bool put_map(lua_State *L, gr_log_fields *fields, int index, int depth)
     size_t mark, len;
     bool more;
     uint32_t done = 0;
-    size_t count = collect_keys(L, index, keys, &more);
+    int top = lua_gettop(L);
     if (!gr_log_put_map(fields, &mark))
         return false;
+    size_t count = collect_keys(L, index, keys, &more);
     for (; done < count; done++) {
         size_t before = fields->len;
         const char *name = name_of(&keys[done], number, sizeof(number), &len);
@@ -155,6 +158,7 @@ static bool put_map(lua_State *L, gr_log_fields *fields, int index, int depth)
             break;
         }
     }
+    lua_settop(L, top);
     size_t before = fields->len;
     if (more && gr_log_put_string(fields, "...", MARK) && gr_log_put_bool(fields, true))
         done++;
@@ -243,7 +247,8 @@ static bool put_value(lua_State *L, gr_log_fields *fields, int index, int depth)
     return put_as_text(L, fields, index);
 }
 
-void gr_bind_put_fields(lua_State *L, gr_log_fields *fields, int index)
+/* [-0, +n] */
+static void put_fields(lua_State *L, gr_log_fields *fields, int index)
 {
     struct key keys[GR_LOG_FIELD_COUNT];
     char number[32];
@@ -261,6 +266,13 @@ void gr_bind_put_fields(lua_State *L, gr_log_fields *fields, int index)
     }
     if (more)
         gr_log_cut_fields(fields);
+}
+
+void gr_bind_put_fields(lua_State *L, gr_log_fields *fields, int index)
+{
+    int top = lua_gettop(L);
+    put_fields(L, fields, index);
+    lua_settop(L, top);
 }
 
 void gr_bind_put_arguments(lua_State *L, gr_log_fields *fields, int first, int count)
