@@ -209,4 +209,20 @@ describe("the log of a job in a process", function()
     assert.equal("debug", lines[10].level)
     for line in host.err:gmatch "[^\n]+" do has(line, "ERROR gaterpc.executor te\\nxt") end
   end)
+
+  it("that is forged is as deep as any other, or not there", function()
+    local lines = run [[
+      pool:run(function()
+        for depth = 1, 12 do
+          frame(20, "deep", "text", "\x81\xa1f" .. ("\x91"):rep(depth) .. "\7")
+          frame(20, "deep", "text", ("\x81\xa1f"):rep(depth) .. "\7")
+        end
+      end)
+    ]]
+    assert.equal(24, #lines)
+    assert.same({ f = { { { { 7 } } } } }, lines[7].fields)
+    assert.same({ ["..."] = true }, lines[9].fields)
+    assert.same({ f = { f = { f = { f = { f = 7 } } } } }, lines[10].fields)
+    for i = 11, 24 do assert.same({ ["..."] = true }, lines[i].fields) end
+  end)
 end)

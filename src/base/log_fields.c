@@ -250,7 +250,7 @@ static bool copy_elements(gr_log_fields *self, gr_mp_reader *reader, const gr_mp
     bool is_map = container->type == GR_MP_MAP;
     gr_mp_token key;
     size_t mark;
-    if (depth >= GR_LOG_FIELD_DEPTH + 2 || container->as.count > GR_LOG_FIELD_COUNT + 1)
+    if (depth >= GR_LOG_FIELD_DEPTH || container->as.count > GR_LOG_FIELD_COUNT + 1)
         return false;
     if (!(is_map ? gr_log_put_map(self, &mark) : gr_log_put_array(self, &mark)))
         return false;
