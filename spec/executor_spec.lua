@@ -534,6 +534,12 @@ for _, kind in ipairs { "thread", "process" } do
           coroutine.resume(co)
           coroutine.close(co)
         end,
+        function()
+          coroutine.wrap(function()
+            local _ <close> = setmetatable({}, { __close = spin })
+            error "the end"
+          end)()
+        end,
         function() table.sort({ 1, 2, 3 }, spin) end,
         function()
           local uv = require "luv"

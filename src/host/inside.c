@@ -110,6 +110,19 @@ static int f_resume(lua_State *L) /* coroutine.resume(co, ...) */
     return results >= 0 ? results + 1 : 2;
 }
 
+/* After an error the coroutine's <close> variables run, which may change it: then it moves to L.
+ * [-0, +1] */
+static int reset(lua_State *L, lua_State *co)
+{
+    gr_inside *self = gr_inside_of(L);
+    lua_State *before = self->running;
+    self->running = co;
+    int status = lua_resetthread(co);
+    self->running = before;
+    lua_xmove(co, L, 1);
+    return status;
+}
+
 static int wrapped(lua_State *L)
 {
     lua_State *co = lua_tothread(L, lua_upvalueindex(1));
@@ -119,8 +132,7 @@ static int wrapped(lua_State *L)
     int status = lua_status(co);
     if (status != LUA_OK && status != LUA_YIELD) { /* its own error, not one of resume() */
         lua_pop(L, 1);
-        status = lua_resetthread(co); /* its <close> variables run */
-        lua_xmove(co, L, 1);
+        status = reset(L, co);
     }
     if (status != LUA_ERRMEM && lua_type(L, -1) == LUA_TSTRING) {
         luaL_where(L, 1);
