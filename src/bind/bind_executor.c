@@ -69,19 +69,17 @@ static int m_hello(lua_State *L)
  * are packed */
 {
     struct box *box = check_open(L);
+    lua_Integer memory_limit = luaL_checkinteger(L, 2);
+    lua_Integer window = luaL_checkinteger(L, 3), window_bytes = luaL_checkinteger(L, 4);
     gr_slice settings = gr_bind_check_slice(L, 5);
-    gr_frame_head head = {
-        .type = GR_FRAME_HELLO,
-        .len = (uint32_t)settings.len,
-        .number = (uint64_t)luaL_checkinteger(L, 2),
-        .a = (uint32_t)luaL_checkinteger(L, 3),
-        .b = (uint32_t)luaL_checkinteger(L, 4),
-    };
     gr_frame *frame;
-    int rc = gr_frame_of_head(&frame, &head);
+    int rc = gr_frame_new(&frame, GR_FRAME_HELLO, 0, settings.len);
     if (rc < 0)
         return gr_bind_fail(L, rc, NULL);
     memcpy(frame->body, settings.data, settings.len);
+    frame->head.number = (uint64_t)memory_limit;
+    frame->head.a = (uint32_t)window;
+    frame->head.b = (uint32_t)window_bytes;
     return send_frame(L, box, &frame);
 }
 
@@ -159,8 +157,8 @@ static int m_answer(lua_State *L) /* executor:answer(id, ...) -> true | nil, cod
     return rc < 0 ? gr_bind_fail(L, rc, NULL) : send_frame(L, box, &frame);
 }
 
-static int
-m_quit(lua_State *L) /* executor:quit() -> true | nil, code, text: no more jobs will come */
+static int m_quit(lua_State *L)
+/* executor:quit() -> true | nil, code, text: no more jobs will come */
 {
     return send_head(L, check_open(L), &(gr_frame_head){.type = GR_FRAME_QUIT});
 }

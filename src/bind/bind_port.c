@@ -223,8 +223,8 @@ static int f_fail(lua_State *L)
     return end_job(L, &frame);
 }
 
-static int
-f_ask(lua_State *L) /* port.ask(...) -> true, ... | nil, code, text; waits for the host */
+static int f_ask(lua_State *L)
+/* port.ask(...) -> true, ... | nil, code, text; waits for the host */
 {
     check_may_wait(L);
     gr_inside *self = gr_inside_of(L);

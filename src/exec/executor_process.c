@@ -57,14 +57,23 @@ static void look_out(struct process *self)
         uv_poll_stop(&self->poll);
 }
 
+/* The loop hears of its end. */
+static void put_an_end(struct process *self)
+{
+    if (!self->exited) /* else the number may be another one's */
+        uv_process_kill(&self->process, SIGKILL);
+}
+
 static void flush(struct process *self)
 {
     while (self->out.first != NULL) {
         int rc = gr_frame_write(self->out.first, self->fd, false, &self->sent);
         if (rc == GR_EAGAIN)
             return;
-        if (rc < 0) { /* its end will be told */
+        if (rc < 0) { /* it has gone, or would wait for what never comes */
             gr_frame_line_clear(&self->out);
+            self->sent = 0;
+            put_an_end(self);
             return;
         }
         gr_frame *frame = gr_frame_line_pop(&self->out);
@@ -103,6 +112,7 @@ static bool pump(struct process *self)
     bool any = false;
     gr_frame *frame;
     int lines = 0, rc = self->eof ? GR_ECLOSED : 0;
+    self->reader.emptied = false; /* that was at the end of the last turn */
     while (rc == 0 && lines < LINES &&
            (rc = gr_frame_read(&self->reader, self->fd, false, &frame)) == 0) {
         if (frame->head.type == GR_FRAME_LOG) {
@@ -120,8 +130,7 @@ static bool pump(struct process *self)
         if (rc != GR_ECLOSED)
             gr_log(GR_LOG_ERROR, "gaterpc.executor", "process %d says what cannot be understood",
                    self->base.pid);
-        if (!self->exited) /* whatever is left of it is of no use */
-            uv_process_kill(&self->process, SIGKILL);
+        put_an_end(self); /* whatever is left of it is of no use */
     }
     return any;
 }
@@ -141,8 +150,8 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 
 static void end(struct process *self)
 {
-    self->exited = true; /* its number may be another one's by now */
-    do                   /* what it said last */
+    self->exited = true;
+    do /* what it said last */
         pump(self);
     while (self->more);
     uv_poll_stop(&self->poll);
@@ -176,7 +185,7 @@ static gr_frame *next_frame(gr_executor *base)
 
 static void kill_process(gr_executor *base)
 {
-    uv_process_kill(&((struct process *)base)->process, SIGKILL);
+    put_an_end((struct process *)base);
 }
 
 static bool reap(gr_executor *base)
@@ -270,7 +279,8 @@ int gr_executor_new_process(gr_executor **out, const gr_executor_options *option
     int rc = spawn(self, options->loop, fds[1]);
     close(fds[1]);
     if (rc == 0 && uv_poll_init(options->loop, &self->poll, self->fd) != 0) {
-        uv_process_kill(&self->process, SIGKILL);
+        put_an_end(self);
+        waitpid(self->base.pid, NULL, 0); /* its handle goes, too: nobody else would */
         rc = GR_EEXHAUSTED;
     }
     if (rc < 0) {
