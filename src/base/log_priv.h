@@ -50,7 +50,8 @@ bool gr_log_queue(int level, gr_slice name, gr_slice text, gr_slice fields, bool
 /* Wakes the writer. Signal handlers may call it. */
 void gr_log_wake(void);
 
-/* Starts the thread, which gets the outputs. Under the mutex. Returns 0 or GR_ESYSTEM. */
+/* Starts the thread, which gets the outputs. Under the mutex. Returns 0, GR_ESYSTEM or
+ * GR_EEXHAUSTED. */
 int gr_log_writer_start(pthread_t *out);
 
 /* After the thread has ended: the outputs are nobody's any more. */

@@ -18,7 +18,7 @@
 
 typedef struct gr_log_sink {
     char *path; /* NULL: the console */
-    int fd;     /* -1 when it could not be opened again */
+    int fd;
     bool regular;
     bool json, colour, midnight;
     int level;

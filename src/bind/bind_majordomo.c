@@ -37,6 +37,14 @@ static struct box *check_open(lua_State *L)
     return box;
 }
 
+/* Its sockets are its thread's, once there is one. */
+static struct box *check_idle(lua_State *L)
+{
+    struct box *box = check_open(L);
+    luaL_argcheck(L, !box->running, 1, "the broker runs already");
+    return box;
+}
+
 static void on_ended(uv_async_t *async)
 {
     struct ended *ended = async->data;
@@ -143,10 +151,11 @@ static void get_security(lua_State *L, int index, gr_sock_security *out)
 }
 
 static int m_bind(lua_State *L)
-/* majordomo:bind("front" | "back", address, security) -> address | nil, code, text */
+/* majordomo:bind("front" | "back", address, security) -> address | nil, code, text; before start()
+ */
 {
     static const char *const sides[] = {"front", "back", NULL};
-    struct box *box = check_open(L);
+    struct box *box = check_idle(L);
     enum gr_via side = luaL_checkoption(L, 2, NULL, sides) == 0 ? GR_VIA_FRONT : GR_VIA_BACK;
     const char *address = luaL_checkstring(L, 3);
     gr_sock_security security;
@@ -164,7 +173,7 @@ static int m_bind(lua_State *L)
 static int m_secure(lua_State *L)
 /* majordomo:secure(domain, handover) -> true | nil, code, text; before binding */
 {
-    struct box *box = check_open(L);
+    struct box *box = check_idle(L);
     int rc = gr_majordomo_secure(box->majordomo, luaL_checkstring(L, 2), lua_toboolean(L, 3));
     if (rc < 0)
         return gr_bind_fail(L, rc, NULL);
@@ -225,8 +234,7 @@ static int m_set_access(lua_State *L)
 
 static int m_start(lua_State *L) /* majordomo:start() -> true | nil, code, text */
 {
-    struct box *box = check_open(L);
-    luaL_argcheck(L, !box->running, 1, "the broker runs already");
+    struct box *box = check_idle(L);
     int rc = gr_majordomo_start(box->majordomo, wake_loop, &box->ended->async);
     if (rc < 0)
         return gr_bind_fail(L, rc, NULL);

@@ -109,8 +109,8 @@ static void be_refused(gr_endpoint *self, const gr_sock_event *event, int64_t no
 static void watch_sock(gr_endpoint *self, int64_t now_ms)
 {
     gr_sock_event event;
-    if (self->retry_ms <= now_ms)
-        connect_sock(self);
+    if (self->retry_ms <= now_ms && connect_sock(self) < 0)
+        self->retry_ms = now_ms + next_pause(self);
     while (!self->parted && gr_sock_next_event(self->sock, &event)) {
         if (event.type == GR_SOCK_CONNECTED) {
             self->pause_ms = 0;
@@ -142,7 +142,8 @@ static void begin_anew(gr_endpoint *self, int64_t now_ms)
     if (self->sock == NULL)
         return;
     gr_sock_disconnect(self->sock, self->address);
-    connect_sock(self);
+    if (connect_sock(self) < 0)
+        self->retry_ms = now_ms + next_pause(self);
 }
 
 /* The broker has fallen silent, for instance, behind a connection that looks alive. */

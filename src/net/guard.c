@@ -104,6 +104,13 @@ static void *run(void *arg)
     return NULL;
 }
 
+static void release(struct gr_guard *self)
+{
+    pthread_cond_destroy(&self->changed);
+    pthread_mutex_destroy(&self->mutex);
+    free(self);
+}
+
 int gr_guard_new(struct gr_guard **out, gr_loop *loop)
 {
     struct gr_guard *self = calloc(1, sizeof(*self));
@@ -115,7 +122,7 @@ int gr_guard_new(struct gr_guard **out, gr_loop *loop)
     gr_cond_init(&self->changed);
     int rc = gr_thread_start(&self->thread, run, self);
     if (rc < 0) {
-        free(self);
+        release(self);
         return rc;
     }
     *out = self;
@@ -132,9 +139,7 @@ void gr_guard_destroy(struct gr_guard **guard)
     pthread_cond_signal(&self->changed);
     pthread_mutex_unlock(&self->mutex);
     pthread_join(self->thread, NULL);
-    pthread_cond_destroy(&self->changed);
-    pthread_mutex_destroy(&self->mutex);
-    free(self);
+    release(self);
     *guard = NULL;
 }
 
