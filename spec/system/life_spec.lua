@@ -297,6 +297,26 @@ describe("life and death:", function()
     assert.equal(143, host:wait_exit())
   end)
 
+  it("SIGTERM, SIGINT and SIGHUP do no harm to a host that is about to end", function()
+    for _, signal in ipairs { "sigterm", "sigint", "sighup" } do
+      local pipe = process.dir() .. "/log." .. signal
+      local host = process.host([[
+        local gaterpc, luv, pipe = require "gaterpc", require "luv", ...
+        assert(os.execute("mkfifo " .. pipe))
+        assert(luv.fs_open(pipe, luv.constants.O_RDWR, 0)) -- a reader that reads nothing
+        gaterpc.log.setup { files = { { path = pipe } }, console = { level = "error" } }
+        for _ = 1, 200 do gaterpc.log.info(("x"):rep(1000)) end
+        setmetatable({}, { __gc = function() -- nearly the last thing in Lua; then the log waits for the reader
+          io.stderr:write "ending\n"
+        end })
+      ]], { args = { pipe } })
+      host:wait_log "ending"
+      host:kill(signal)
+      assert.same({ 0, 0 }, { host:wait_exit() })
+      assert.equal("ending\n", host.err)
+    end
+  end)
+
   it("SIGINT and SIGTERM end a script that serves nobody", function()
     for signal, code in pairs { sigint = 130, sigterm = 143 } do
       local host = process.host [[print "here" require "gaterpc".task.sleep(60)]]

@@ -144,7 +144,8 @@ static struct {
     uv_async_t async;
     volatile sig_atomic_t pending[3]; /* by place in the list below */
     volatile sig_atomic_t asked;      /* how often the end was asked for */
-    bool interactive;
+    volatile sig_atomic_t interactive;
+    volatile sig_atomic_t ending; /* the loop is there no more */
 } signals;
 
 static const int signal_list[3] = {SIGINT, SIGTERM, SIGHUP};
@@ -165,7 +166,8 @@ static void on_signal(int number)
     }
     if (number == SIGHUP)
         gr_log_reopen();
-    uv_async_send(&signals.async);
+    if (!signals.ending)
+        uv_async_send(&signals.async);
 }
 
 static void deliver(uv_async_t *async)
@@ -199,6 +201,13 @@ static void catch_signals(gr_state *state, bool interactive)
     for (int i = 0; i < 3; i++)
         sigaction(signal_list[i], &action, NULL);
     signal(SIGPIPE, SIG_IGN);
+}
+
+/* The host ends, which may take seconds: it need not be asked for that, but may be hurried. */
+static void begin_end(void)
+{
+    signals.ending = true;
+    signals.interactive = false;
 }
 
 /* --- running ----------------------------------------------------------------------------- */
@@ -305,6 +314,7 @@ int main(int argc, char **argv)
         return 1;
     }
     int code = run(state, &request, argc, argv);
+    begin_end();
     fflush(stdout);
     gr_state_destroy(&state);
     gr_log_stop();
