@@ -854,7 +854,7 @@ describe("processes of an executor", function()
   it("that say what is not theirs to say are not listened to", function()
     local pool = new("process", { max_workers = 1 })
     local function frame(kind, id, body)
-      return ("<I4BBBxI4I4I4I4I8I8I8I8"):pack(#body, kind, 0, 1, 0, 0, #body, 0, id, 0, 1, 2) .. body
+      return ("<I4BBBxI4I4I4I4I8I8I8I8"):pack(#body, kind, 2, 255, 0, 0, #body, 0, id, 0, 1, 2) .. body
     end
     local nonsense = ""
     for kind = 1, 11 do

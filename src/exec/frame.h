@@ -41,8 +41,8 @@ enum { GR_FRAME_MAX = 160 << 20 };    /* bytes of a body: 64 MiB of values, twic
 typedef struct gr_frame_head {
     uint32_t len; /* of the body */
     uint8_t type;
-    bool flag;
-    bool last; /* DONE, FAILED: the executor takes no more jobs and ends */
+    uint8_t flag; /* this and the next are true or false; a process may send any byte */
+    uint8_t last; /* DONE, FAILED: the executor takes no more jobs and ends */
     uint32_t a, b, c;
     uint64_t id;
     uint64_t number;
