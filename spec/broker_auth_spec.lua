@@ -356,6 +356,17 @@ describe("a broker that wants to know its peers", function()
       end
     end)
 
+    it("takes services and methods apart, whatever dots are in them", function()
+      list({ "u", "call", "a.*" }, { "v", "call", "a.b.*" }, { "w", "call", "*.b" }, { "x", "call", "*" })
+      local outcomes = {}
+      for _, user in ipairs { "u", "v", "w", "x" } do
+        for _, call in ipairs { { "a", "b" }, { "a", "b.c" }, { "a.b", "c" }, { "a.b", "b" } } do
+          table.insert(outcomes, can_call(user, call[1], call[2]) ~= "PERMISSION_DENIED" and 1 or 0)
+        end
+      end
+      assert.equal("1100" .. "0011" .. "1001" .. "1111", table.concat(outcomes))
+    end)
+
     it("is changed while it runs: workers that may not be there are sent away, their calls fail", function()
       list({ "w", "register", "*" }, { "ann", "call", "*" })
       world.broker:set_user "w"

@@ -23,7 +23,8 @@ local LARGEST = 1 << 20 -- bytes of a file
 ---@field user? string|string[]      whom it is for; a pattern
 ---@field role? string|string[]      or the name of a role
 ---@field register? string|string[]  patterns of services
----@field call? string|string[]      patterns of service.method; functions of the broker itself are "Gate.name"
+---@field call? string|string[]      patterns of service.method, or "*"; functions of the broker itself are "Gate.name".
+---The method is what stands behind the last dot
 local RULE = { user = "string|table", role = "string|table", register = "string|table", call = "string|table" }
 
 ---@class gaterpc.AccessList
@@ -89,6 +90,9 @@ local function flatten(list)
     for _, user in ipairs(users_of(where, rule, roles)) do
       for _, action in ipairs { "register", "call" } do
         for _, what in ipairs(list_of(("%s: '%s'"):format(where, action), rule[action])) do
+          if action == "call" and what ~= "*" and not what:find "^.+%.[^.]+$" then
+            fail("%s: 'call' takes service.method, or \"*\" for everything, got '%s'", where, what)
+          end
           permissions[#permissions + 1] = { user, action, what }
         end
       end

@@ -360,6 +360,8 @@ describe("security of a broker", function()
       ["did you mean 'roles'"] = { role = {} },
       ["without holes"] = { [2] = { user = "a", call = "*" } },
       ["1 to 255 bytes"] = { { user = "", call = "*" } },
+      ["'call' takes service.method, or \"%*\" for everything, got 'Kv'"] = { { user = "a", call = { "*", "Kv" } } },
+      ["got 'Kv%.'"] = { { user = "a", call = "Kv." } },
       ["must be a string or a list"] = { { user = "a", call = { x = "y" } } },
     } do
       fails(pattern, gaterpc.Majordomo, { access = list })

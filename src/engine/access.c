@@ -5,13 +5,13 @@
 
 #include "base/err.h"
 
-enum { MOST_REMEMBERED = 8192, KEY_MAX = 1 + 1 + 255 + GR_ACCESS_PATTERN_MAX };
+enum { LONGEST = 255, MOST_REMEMBERED = 8192, KEY_MAX = 3 + 3 * LONGEST };
 
 struct permission {
     struct permission *next;
     enum gr_action action;
-    size_t user_len, what_len;
-    uint8_t bytes[]; /* user, then what */
+    gr_slice user, service, method; /* patterns, in bytes; the method's only to call */
+    uint8_t bytes[];
 };
 
 /* What was found out: an action, a user and a name are the key. */
@@ -56,6 +56,18 @@ void gr_access_destroy(gr_access **access)
     free(self);
 }
 
+/* Takes the pattern of what is called apart at its last dot. */
+static int split(gr_slice what, gr_slice *service, gr_slice *method)
+{
+    const uint8_t *dot = memrchr(what.data, '.', what.len);
+    *service = *method = what;
+    if (dot == NULL)
+        return gr_slice_equal(what, gr_slice_str("*")) ? 0 : GR_EINVAL;
+    *service = gr_slice_first(what, (size_t)(dot - what.data));
+    *method = gr_slice_skip(what, service->len + 1);
+    return service->len > 0 && method->len > 0 ? 0 : GR_EINVAL;
+}
+
 int gr_access_allow(gr_access *self, gr_slice user, enum gr_action action, gr_slice what)
 {
     if (user.len == 0 || what.len == 0 || user.len > GR_ACCESS_PATTERN_MAX ||
@@ -64,10 +76,17 @@ int gr_access_allow(gr_access *self, gr_slice user, enum gr_action action, gr_sl
     struct permission *added = malloc(sizeof(*added) + user.len + what.len);
     if (added == NULL)
         return GR_ENOMEM;
-    *added = (struct permission){
-        .next = self->permissions, .action = action, .user_len = user.len, .what_len = what.len};
     memcpy(added->bytes, user.data, user.len);
     memcpy(added->bytes + user.len, what.data, what.len);
+    added->action = action;
+    added->user = gr_slice_of(added->bytes, user.len);
+    added->service = gr_slice_of(added->bytes + user.len, what.len);
+    added->method = gr_slice_str("");
+    if (action == GR_MAY_CALL && split(added->service, &added->service, &added->method) < 0) {
+        free(added);
+        return GR_EINVAL;
+    }
+    added->next = self->permissions;
     self->permissions = added;
     forget_answers(self);
     return 0;
@@ -96,17 +115,19 @@ static bool matches(gr_slice pattern, gr_slice text)
     return p == pattern.len;
 }
 
-static bool is_permitted(const gr_access *self, gr_slice user, enum gr_action action, gr_slice what)
+static bool is_for(const struct permission *self, gr_slice user)
 {
-    gr_slice who = user.len > 0 ? user : gr_slice_str("anonymous");
-    for (const struct permission *at = self->permissions; at != NULL; at = at->next) {
-        gr_slice pattern = gr_slice_of(at->bytes, at->user_len);
-        if (at->action != action ||
-            (user.len == 0 ? !gr_slice_equal(pattern, who) : !matches(pattern, who)))
-            continue;
-        if (matches(gr_slice_of(at->bytes + at->user_len, at->what_len), what))
+    return user.len > 0 ? matches(self->user, user)
+                        : gr_slice_equal(self->user, gr_slice_str("anonymous"));
+}
+
+static bool is_permitted(const gr_access *self, gr_slice user, enum gr_action action,
+                         gr_slice service, gr_slice method)
+{
+    for (const struct permission *at = self->permissions; at != NULL; at = at->next)
+        if (at->action == action && is_for(at, user) && matches(at->service, service) &&
+            (action == GR_MAY_REGISTER || matches(at->method, method)))
             return true;
-    }
     return false;
 }
 
@@ -134,19 +155,16 @@ bool gr_access_may(gr_access *self, gr_slice user, enum gr_action action, gr_sli
 {
     uint8_t key[KEY_MAX];
     struct answer *found;
-    if (user.len > 255 || service.len + 1 + method.len > GR_ACCESS_PATTERN_MAX)
+    if (user.len > LONGEST || service.len > LONGEST || method.len > LONGEST)
         return false;
     key[0] = (uint8_t)action;
     key[1] = (uint8_t)user.len;
-    size_t what = put(key, 2, user), len = put(key, what, service);
-    if (action == GR_MAY_CALL) {
-        key[len++] = '.';
-        len = put(key, len, method);
-    }
+    key[2] = (uint8_t)service.len;
+    size_t len = put(key, put(key, put(key, 3, user), service), method);
     HASH_FIND(hh, self->answers, key, len, found);
     if (found != NULL)
         return found->allowed;
-    bool allowed = is_permitted(self, user, action, gr_slice_of(key + what, len - what));
+    bool allowed = is_permitted(self, user, action, service, method);
     remember(self, key, len, allowed);
     return allowed;
 }
