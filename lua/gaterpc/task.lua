@@ -386,11 +386,12 @@ end
 ---@param timeout? number  seconds; then it raises DEADLINE_EXCEEDED
 ---@return any ...
 function promise:await(timeout)
+  if timeout then timeout = check_seconds(timeout, 2) end -- before there is anything to undo
   if not self.outcome then
     local job = M.check_wait(2)
     self.waiting = self.waiting or {}
     table.insert(self.waiting, job)
-    local timer = timeout and timers.after(check_seconds(timeout, 2), function()
+    local timer = timeout and timers.after(timeout, function()
       leave(self, job)
       wake(job, false)
     end)
@@ -450,6 +451,7 @@ end
 ---@param timeout? number  seconds; then it raises DEADLINE_EXCEEDED and the task goes on
 ---@return any ...
 function task:join(timeout)
+  if self.job == current and not self.promise.outcome then error("a task cannot join itself", 2) end
   return self.promise:await(timeout)
 end
 
