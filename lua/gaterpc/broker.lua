@@ -158,8 +158,13 @@ function Majordomo:__tostring()
   return ("broker at %s"):format(table.concat(self[STATE].frontends, ", "))
 end
 
+local function check_open(self, level)
+  if self[STATE].closed then error("the broker is closed", level + 1) end
+end
+
 local function bind(self, side, address, given, level)
   local state = self[STATE]
+  check_open(self, level + 1)
   if type(address) ~= "string" then error("bind takes an address, got " .. type(address), level + 1) end
   if state.running then error("bind comes before start and run", level + 1) end
   local secured = security.of_address(state, "bind", address, given, level + 1)
@@ -195,6 +200,7 @@ end
 ---UNAUTHENTICATED; when nobody decides, with UNAVAILABLE.
 ---@param given? gaterpc.ConnectZap
 function Majordomo:connect_zap(given)
+  check_open(self, 2)
   security.connect_zap(self[STATE], given, 2)
 end
 
@@ -202,6 +208,7 @@ end
 ---@param list gaterpc.AccessList|string|nil  a path is read anew by reload() and on SIGHUP; nil: everybody may do
 ---everything
 function Majordomo:set_access(list)
+  check_open(self, 2)
   security.set_access(self[STATE], list, 2)
 end
 
@@ -209,6 +216,7 @@ end
 ---@return true? done
 ---@return gaterpc.Error? err  INVALID_ARGUMENT: then it stays as it was
 function Majordomo:reload()
+  check_open(self, 2)
   return security.reload(self[STATE])
 end
 
@@ -216,6 +224,7 @@ end
 ---@return gaterpc.Majordomo self
 function Majordomo:start()
   local state = self[STATE]
+  check_open(self, 2)
   if state.running then error("the broker runs already", 2) end
   if state.wanted_frontend or #state.frontends == 0 then
     table.insert(state.frontends, bind(self, "front", state.wanted_frontend or settings.FRONTEND, nil, 2))
@@ -245,6 +254,7 @@ end
 ---@async
 function Majordomo:run()
   task.check_wait(2)
+  check_open(self, 2)
   if not self[STATE].running then self:start() end
   self[STATE].stopped:await()
 end
@@ -258,6 +268,7 @@ end
 ---Ends at once; calls that run fail with UNAVAILABLE.
 function Majordomo:close()
   local state = self[STATE]
+  state.closed = true
   serving[self] = nil
   if state.handlers then state.handlers:close() end
   state.core:close()
@@ -276,6 +287,7 @@ end
 ---Counters of the broker, see src/engine/broker.h.
 ---@return table<string, integer>
 function Majordomo:stats()
+  check_open(self, 2)
   return self[STATE].core:stats()
 end
 

@@ -43,7 +43,7 @@ end
 ---@param level integer
 function M.connect_zap(state, given, level)
   given = options.check("connect_zap", given, {
-    mechanism = "string", addr = "string", domain = "string", handover = "boolean" }, level + 1)
+    mechanism = "string", addr = "string", domain = "string", handover = "boolean" }, level + 2)
   if state.running or state.bound then error("connect_zap comes before bind and start", level + 1) end
   if state.zap then error("connect_zap was called already", level + 1) end
   local mechanism = check_mechanism("connect_zap", given.mechanism, level + 1) or "PLAIN"
@@ -107,7 +107,7 @@ end
 ---@package
 ---@return table
 function M.of_address(state, who, address, given, level)
-  given = options.check(who, given, BIND, level + 1)
+  given = options.check(who, given, BIND, level + 2)
   state.bound = true
   if address:find "^inproc://" then return { mechanism = "NULL" } end
   local zap = state.zap
