@@ -81,7 +81,7 @@ local function finish_handler(self, job, status, result)
   if job.streamed or (status == nil and job.entry.stream) then return self.core:finish(job.route) end
   local text
   if math.type(status) ~= "integer" or status < 100 or status > 599 then
-    text = ("internal handler %s must return a status of three digits and a result, got %s"):format(
+    text = ("internal handler %s must return a status from 100 to 599 and a result, got %s"):format(
       job.method, tostring(status))
   elseif huge.is(result) and status < 300 and status > 199 then
     return self:send_huge(job, result)
@@ -114,8 +114,20 @@ end
 -- The class
 -------------------------------------------------------------------------------------------------
 
+-- The broker answers these itself; a handler of such a name would never be asked.
+local OWN = { "get_services", "query_service", "client_heartbeat", "keepalive", "info" }
+
+local function check_handlers(class, handlers, level)
+  for _, name in ipairs(OWN) do
+    if handlers[name] then
+      error(("%s: the broker has a function '%s' of its own"):format(class.class_name, name), level + 1)
+    end
+  end
+end
+
 function Majordomo.new(class, given)
   given = options.check(class.class_name, given, known)
+  check_handlers(class, interface.methods(class), 2)
   settings.freeze("Majordomo")
   local function pick(name, setting) return settings.pick(setting, given[name], name) end
   local self = setmetatable({}, class)
