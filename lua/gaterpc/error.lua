@@ -91,7 +91,8 @@ local function is_own_file(line)
 end
 
 local function is_ours(line)
-  return is_own_file(line) or line:find("^%s*%[C%]: in %?") or line:find("%(%.%.%.tail calls%.%.%.%)")
+  return is_own_file(line) or line:find("^%s*%[C%]: in %?") or line:find("^%s*%?: in ") -- of task.lua
+    or line:find("%(%.%.%.tail calls%.%.%.%)")
 end
 
 ---A traceback without our own frames: the user's are what counts.

@@ -51,9 +51,14 @@ local NOBODY = { alive = false }
 -- Running
 -------------------------------------------------------------------------------------------------
 
-local function body(fn, ...)
-  return body(raw_yield(DONE, fn(...)))
-end
+-- Without line numbers: when `return gaterpc.Client { wrong }` ends a user's function, its own line is gone from the
+-- stack, and error(text, 2) would name the one that is next, which is here.
+local body = load(string.dump(function(yield, done)
+  local function body(fn, ...)
+    return body(yield(done, fn(...)))
+  end
+  return body
+end, true), "=task", "b")(raw_yield, DONE)
 
 -- Reports an error that nobody is left to catch; set by host.lua.
 local fatal

@@ -53,6 +53,8 @@ describe("wrong use", function()
     { "a handler in the place of the broker's own",
       "local B = gaterpc.Majordomo:extend 'B' function B.interface.get_services() end B {}", ":2:",
       "B: the broker has a function 'get_services' of its own" },
+    { "an error in the last call of a task", "gaterpc.task.spawn(function() return gaterpc.Client(5) end)",
+      "gaterpc-host: Client takes a table of options, got number\n" },
     { "a closed broker's stats", "local b = gaterpc.Majordomo {} b:close() b:stats()", ":2:", "the broker is closed" },
     { "a closed broker's start", "local b = gaterpc.Majordomo {} b:close() b:start()", ":2:", "the broker is closed" },
     { "a closed broker's run", "local b = gaterpc.Majordomo {} b:close() b:run()", ":2:", "the broker is closed" },
