@@ -24,7 +24,7 @@ endif
 sources := $(wildcard src/*/*.c)
 objects := $(sources:src/%.c=$(BUILD)/%.o)
 
-all: host $(BUILD)/spec/engine.so $(BUILD)/spec/logspec.so $(BUILD)/spec/socks.so $(BUILD)/spec/zapspec.so ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
+all: host ## build everything (SANITIZE=address,undefined or thread: in a tree of its own)
 host: $(HOST) ## build the host only
 
 $(HOST): $(objects)
@@ -36,32 +36,30 @@ $(BUILD)/%.o: src/%.c
 
 -include $(objects:.o=.d)
 
-# --- spec modules: the engines for specs, and the fuzzers. Specs need $(engine_module).
-engine_module  := $(BUILD)/spec/engine.so
-engine_sources := $(wildcard src/base/*.c src/wire/*.c src/engine/*.c) spec/support/engine.c
-engine_objects := $(engine_sources:%.c=$(BUILD)/spec/%.o)
+# --- what specs need beside the host: modules, each of parts of the core and the C file of specs that shows
+# them to Lua, and programs.
+define spec_module
+$(1)_objects := $$(patsubst %.c,$$(BUILD)/spec/%.o,$$(wildcard $$(addprefix src/,$(3))) spec/support/$(2).c)
+spec_objects += $$($(1)_objects)
+spec_parts   += $$(BUILD)/spec/$(1).so
 
-$(engine_module): $(engine_objects)
-	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
+$$(BUILD)/spec/$(1).so: $$($(1)_objects)
+	$$(CC) $$(filter-out -flto%,$$(ldflags)) -shared -o $$@ $$^ $$(libs)
+endef
 
-log_module  := $(BUILD)/spec/logspec.so
-log_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c src/bind/bind_log*.c src/bind/bind_msgpack*.c) src/bind/bind.c \
-               spec/support/log.c)
+$(eval $(call spec_module,engine,engine,base/*.c wire/*.c engine/*.c))
+$(eval $(call spec_module,zapspec,zap,base/*.c wire/*.c engine/*.c))
+$(eval $(call spec_module,socks,sock,base/*.c wire/*.c net/sock.c))
+$(eval $(call spec_module,logspec,log,base/*.c bind/bind.c bind/bind_log*.c bind/bind_msgpack*.c))
 
-$(log_module): $(log_objects)
-	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
+programs   := $(BUILD)/spec/spam $(BUILD)/spec/knock
+spec_parts += $(programs)
 
-sock_module  := $(BUILD)/spec/socks.so
-sock_objects := $(patsubst %.c,$(BUILD)/spec/%.o,$(wildcard src/base/*.c src/wire/*.c) src/net/sock.c spec/support/sock.c)
+$(programs): $(BUILD)/spec/%: spec/support/%.c
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -flto% -MMD -MP,$(cflags)) $(filter-out -flto%,$(ldflags)) -o $@ $< $(libs)
 
-$(sock_module): $(sock_objects)
-	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
-
-zap_module  := $(BUILD)/spec/zapspec.so
-zap_objects := $(filter-out %/engine.o,$(engine_objects)) $(BUILD)/spec/spec/support/zap.o
-
-$(zap_module): $(zap_objects)
-	$(CC) $(filter-out -flto%,$(ldflags)) -shared -o $@ $^ $(libs)
+all: $(spec_parts)
 
 $(BUILD)/spec/%.o: %.c
 	@mkdir -p $(@D)
@@ -90,8 +88,8 @@ build-fuzz/%.o: %.c
 	clang $(fuzz_cflags) -fsanitize=fuzzer-no-link -c -o $@ $<
 
 .PRECIOUS: build-fuzz/%.o
--include $(engine_objects:.o=.d) $(log_objects:.o=.d) $(sock_objects:.o=.d) $(zap_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
-# --- end of spec modules
+-include $(spec_objects:.o=.d) $(fuzz_objects:.o=.d) $(fuzzers:%=build-fuzz/spec/fuzz/fuzz_%.d)
+# --- end of what specs need
 
 # Specs: all, or ONLY=name for spec/name_spec.lua or spec/system/name_spec.lua, or a folder. "unit" is
 # everything but spec/system.
@@ -100,12 +98,7 @@ unit := $(wildcard spec/*_spec.lua)
 specs    = $(if $(filter all,$(ONLY)),spec,$(if $(filter unit,$(ONLY)),$(unit),\
            $(wildcard $(foreach name,$(ONLY),spec/$(name)_spec.lua spec/system/$(name)_spec.lua spec/$(name)))))
 
-programs := $(BUILD)/spec/spam $(BUILD)/spec/knock
-$(programs): $(BUILD)/spec/%: spec/support/%.c
-	@mkdir -p $(@D)
-	$(CC) $(filter-out -flto% -MMD -MP,$(cflags)) $(filter-out -flto%,$(ldflags)) -o $@ $< $(libs)
-
-check: host $(engine_module) $(log_module) $(sock_module) $(zap_module) $(programs) ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
+check: all ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
 	$(if $(SANITIZE),GATERPC_SLOW=6) ASAN_OPTIONS=abort_on_error=0:detect_stack_use_after_return=0 \
 	LSAN_OPTIONS=suppressions=spec/support/lsan.supp:print_suppressions=0 \
 	TSAN_OPTIONS=suppressions=$(CURDIR)/spec/support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1 \
@@ -114,8 +107,8 @@ check: host $(engine_module) $(log_module) $(sock_module) $(zap_module) $(progra
 lint: ## luacheck, clang-format, and the warnings of gcc and clang as errors
 	luacheck -qq lua spec examples scripts
 	clang-format --dry-run -Werror $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
-	$(foreach source,$(sources),gcc $(filter-out -flto% -MMD -MP,$(cflags)) -Werror -fsyntax-only $(source) &&) true
-	$(foreach source,$(sources),clang $(filter-out -flto% -MMD -MP,$(cflags)) -Werror -fsyntax-only $(source) &&) true
+	@for cc in gcc clang; do echo $(sources) | \
+	xargs -n 4 -P "$$(nproc)" $$cc $(filter-out -flto% -MMD -MP,$(cflags)) -Werror -fsyntax-only || exit 1; done
 
 format: ## clang-format over all C files
 	clang-format -i $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
@@ -123,7 +116,7 @@ format: ## clang-format over all C files
 docs: host ## make the tables of docs/settings.md, and the annotations of settings, anew
 	$(HOST) scripts/manual.lua --write
 
-bench: host $(log_module) ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROUNDS=3]
+bench: host $(BUILD)/spec/logspec.so ## ours beside bare libzmq, in one run: [BENCH_SECONDS=2] [BENCH_ROUNDS=3]
 	@mkdir -p build
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/bare scripts/bench/bare.c -lzmq
 	@$(CC) -std=c11 -D_GNU_SOURCE -O2 -o build/lines scripts/bench/lines.c

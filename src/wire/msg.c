@@ -5,6 +5,19 @@
 
 #include "base/err.h"
 
+/* libzmq hands the memory of messages from thread to thread, and takes care of the order. It is not
+ * instrumented, so ThreadSanitizer is told of it: where frames go to libzmq, and where they come
+ * from it. */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+static char order;
+#define GIVE_TO_ZMQ()   __tsan_release(&order)
+#define TAKE_FROM_ZMQ() __tsan_acquire(&order)
+#else
+#define GIVE_TO_ZMQ()   ((void)0)
+#define TAKE_FROM_ZMQ() ((void)0)
+#endif
+
 /* Frames in the object itself: routing id, header, payload. */
 enum { INLINE_FRAMES = 3, FIRST_QUEUE = 16 };
 
@@ -36,6 +49,7 @@ void gr_msg_destroy(gr_msg **self)
     gr_msg *msg = *self;
     if (msg == NULL)
         return;
+    GIVE_TO_ZMQ();
     for (size_t i = 0; i < msg->len; i++)
         zmq_msg_close(&msg->frames[i]);
     if (msg->frames != msg->inline_frames)
@@ -70,6 +84,7 @@ gr_slice gr_msg_frame(const gr_msg *self, size_t i)
 
 zmq_msg_t *gr_msg_zmq(gr_msg *self, size_t i)
 {
+    GIVE_TO_ZMQ(); /* it may be sent */
     return &self->frames[i];
 }
 
@@ -146,6 +161,7 @@ int gr_msg_add_buf(gr_msg *self, gr_buf *buf)
 int gr_msg_add_zmq(gr_msg *self, zmq_msg_t *frame)
 {
     int rc = make_room(self);
+    TAKE_FROM_ZMQ();
     if (rc == GR_EEXHAUSTED) {
         self->cut = true;
         zmq_msg_close(frame);
@@ -166,6 +182,7 @@ int gr_msg_set(gr_msg *self, size_t i, const void *data, size_t len)
     if (zmq_msg_init_size(&frame, len) != 0)
         return GR_ENOMEM;
     memcpy(zmq_msg_data(&frame), data, len);
+    GIVE_TO_ZMQ(); /* the frame that it replaces */
     zmq_msg_move(&self->frames[i], &frame);
     zmq_msg_close(&frame);
     return 0;
@@ -193,6 +210,7 @@ void gr_msg_drop_first(gr_msg *self)
     for (size_t i = 1; i < self->len; i++)
         zmq_msg_move(&self->frames[i - 1], &self->frames[i]);
     self->len--;
+    GIVE_TO_ZMQ();
     zmq_msg_close(&self->frames[self->len]);
 }
 
