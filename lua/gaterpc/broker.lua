@@ -139,7 +139,7 @@ function Majordomo.new(class, given)
     wanted_backend = given.backend,
     stream_idle = pick("stream_idle", "STREAM_IDLE"),
     stopped = task.promise(),
-    curve = given.curve,
+    curve = security.keys(class.class_name, given.curve, 2),
     pools = pools.equip(self, given, 2),
   }
   self[STATE] = state

@@ -88,6 +88,7 @@ end
 
 local BIND = { mechanism = "string", curve = "table|string" }
 
+-- Raises when there are no such keys.
 local function pair_of(who, given, level)
   if given == nil then
     error(who .. ": CURVE needs the option 'curve', the server's pair of keys", level + 1)
@@ -101,6 +102,14 @@ local function pair_of(who, given, level)
     error(who .. ": option 'curve' must have the keys 'public' and 'secret', in Z85", level + 1)
   end
   return given
+end
+
+---The option `curve`, read and checked.
+---@package
+---@param given? gaterpc.CurveKeys|string
+---@return gaterpc.CurveKeys?
+function M.keys(who, given, level)
+  return given and pair_of(who, given, level + 1) or nil
 end
 
 ---What core.majordomo's bind() is to know of an address.

@@ -55,6 +55,8 @@ describe("wrong use", function()
       "B: the broker has a function 'get_services' of its own" },
     { "an error in the last call of a task", "gaterpc.task.spawn(function() return gaterpc.Client(5) end)",
       "gaterpc-host: Client takes a table of options, got number\n" },
+    { "a broker's keys that are not there", "gaterpc.Majordomo { curve = '/nowhere/at/all' }", "/nowhere/at/all" },
+    { "a broker's keys that are none", "gaterpc.Majordomo { curve = {} }", ":2:", "must have the keys 'public'" },
     { "a closed broker's stats", "local b = gaterpc.Majordomo {} b:close() b:stats()", ":2:", "the broker is closed" },
     { "a closed broker's start", "local b = gaterpc.Majordomo {} b:close() b:start()", ":2:", "the broker is closed" },
     { "a closed broker's run", "local b = gaterpc.Majordomo {} b:close() b:run()", ":2:", "the broker is closed" },
