@@ -22,7 +22,7 @@ describe("options", function()
   end)
 
   it("say what type they take and what they got", function()
-    assert.truthy(message_of({ liveness = 1.5 }):find("option 'liveness' must be a integer, got float", 1, true))
+    assert.truthy(message_of({ liveness = 1.5 }):find("option 'liveness' must be an integer, got float", 1, true))
     assert.truthy(message_of({ both = 1 }):find("must be a string or table, got integer", 1, true))
     assert.truthy(message_of("x"):find("Thing takes a table of options, got string", 1, true))
   end)

@@ -59,7 +59,7 @@ describe("a queue", function()
       "^spec/queue_spec.lua:%d+: Queue: unknown option 'maxsise', did you mean 'maxsize'"))
     assert.truthy(message_of(function() local _ = Queue { maxsize = -1 } end):find(
       "^spec/queue_spec.lua:%d+: Queue: option 'maxsize' must be 1 or more, or 0 for no bound, got %-1"))
-    assert.truthy(message_of(function() local _ = Queue { maxsize = 1.5 } end):find("must be a integer", 1, true))
+    assert.truthy(message_of(function() local _ = Queue { maxsize = 1.5 } end):find("must be an integer", 1, true))
     assert.truthy(message_of(function() local _ = Queue(5) end):find("takes a table of options", 1, true))
   end)
 

@@ -298,6 +298,19 @@ describe("a promise", function()
   end)
 end)
 
+describe("a promise that was waited for with a time that is none", function()
+  it("does not wake the one who asked from what it waits for next", function()
+    for _, nonsense in ipairs { 0 / 0, -1, "soon" } do
+      local first, second = task.promise(), task.promise()
+      assert.truthy(code_of(first.await, first, nonsense):find("a number of seconds", 1, true))
+      first:resolve "of the first"
+      task.spawn(function() second:resolve "of the second" end)
+      assert.equal("of the second", second:await())
+      assert.is_false(pcall(first.await, first, nonsense)) -- also when it need not wait
+    end
+  end)
+end)
+
 describe("a task that was woken and has not run", function()
   -- A task that waits for the promise and then sleeps; tells how it was woken both times.
   local function waiting_twice(promise, timeout)

@@ -81,7 +81,7 @@ local function finish_handler(self, job, status, result)
   if job.streamed or (status == nil and job.entry.stream) then return self.core:finish(job.route) end
   local text
   if math.type(status) ~= "integer" or status < 100 or status > 599 then
-    text = ("internal handler %s must return a status of three digits and a result, got %s"):format(
+    text = ("internal handler %s must return a status from 100 to 599 and a result, got %s"):format(
       job.method, tostring(status))
   elseif huge.is(result) and status < 300 and status > 199 then
     return self:send_huge(job, result)
@@ -114,8 +114,20 @@ end
 -- The class
 -------------------------------------------------------------------------------------------------
 
+-- The broker answers these itself; a handler of such a name would never be asked.
+local OWN = { "get_services", "query_service", "client_heartbeat", "keepalive", "info" }
+
+local function check_handlers(class, handlers, level)
+  for _, name in ipairs(OWN) do
+    if handlers[name] then
+      error(("%s: the broker has a function '%s' of its own"):format(class.class_name, name), level + 1)
+    end
+  end
+end
+
 function Majordomo.new(class, given)
   given = options.check(class.class_name, given, known)
+  check_handlers(class, interface.methods(class), 2)
   settings.freeze("Majordomo")
   local function pick(name, setting) return settings.pick(setting, given[name], name) end
   local self = setmetatable({}, class)
@@ -127,7 +139,7 @@ function Majordomo.new(class, given)
     wanted_backend = given.backend,
     stream_idle = pick("stream_idle", "STREAM_IDLE"),
     stopped = task.promise(),
-    curve = given.curve,
+    curve = security.keys(class.class_name, given.curve, 2),
     pools = pools.equip(self, given, 2),
   }
   self[STATE] = state
@@ -158,8 +170,13 @@ function Majordomo:__tostring()
   return ("broker at %s"):format(table.concat(self[STATE].frontends, ", "))
 end
 
+local function check_open(self, level)
+  if self[STATE].closed then error("the broker is closed", level + 1) end
+end
+
 local function bind(self, side, address, given, level)
   local state = self[STATE]
+  check_open(self, level + 1)
   if type(address) ~= "string" then error("bind takes an address, got " .. type(address), level + 1) end
   if state.running then error("bind comes before start and run", level + 1) end
   local secured = security.of_address(state, "bind", address, given, level + 1)
@@ -195,6 +212,7 @@ end
 ---UNAUTHENTICATED; when nobody decides, with UNAVAILABLE.
 ---@param given? gaterpc.ConnectZap
 function Majordomo:connect_zap(given)
+  check_open(self, 2)
   security.connect_zap(self[STATE], given, 2)
 end
 
@@ -202,6 +220,7 @@ end
 ---@param list gaterpc.AccessList|string|nil  a path is read anew by reload() and on SIGHUP; nil: everybody may do
 ---everything
 function Majordomo:set_access(list)
+  check_open(self, 2)
   security.set_access(self[STATE], list, 2)
 end
 
@@ -209,6 +228,7 @@ end
 ---@return true? done
 ---@return gaterpc.Error? err  INVALID_ARGUMENT: then it stays as it was
 function Majordomo:reload()
+  check_open(self, 2)
   return security.reload(self[STATE])
 end
 
@@ -216,6 +236,7 @@ end
 ---@return gaterpc.Majordomo self
 function Majordomo:start()
   local state = self[STATE]
+  check_open(self, 2)
   if state.running then error("the broker runs already", 2) end
   if state.wanted_frontend or #state.frontends == 0 then
     table.insert(state.frontends, bind(self, "front", state.wanted_frontend or settings.FRONTEND, nil, 2))
@@ -245,6 +266,7 @@ end
 ---@async
 function Majordomo:run()
   task.check_wait(2)
+  check_open(self, 2)
   if not self[STATE].running then self:start() end
   self[STATE].stopped:await()
 end
@@ -258,6 +280,7 @@ end
 ---Ends at once; calls that run fail with UNAVAILABLE.
 function Majordomo:close()
   local state = self[STATE]
+  state.closed = true
   serving[self] = nil
   if state.handlers then state.handlers:close() end
   state.core:close()
@@ -276,6 +299,7 @@ end
 ---Counters of the broker, see src/engine/broker.h.
 ---@return table<string, integer>
 function Majordomo:stats()
+  check_open(self, 2)
   return self[STATE].core:stats()
 end
 

@@ -43,7 +43,7 @@ end
 ---@param level integer
 function M.connect_zap(state, given, level)
   given = options.check("connect_zap", given, {
-    mechanism = "string", addr = "string", domain = "string", handover = "boolean" }, level + 1)
+    mechanism = "string", addr = "string", domain = "string", handover = "boolean" }, level + 2)
   if state.running or state.bound then error("connect_zap comes before bind and start", level + 1) end
   if state.zap then error("connect_zap was called already", level + 1) end
   local mechanism = check_mechanism("connect_zap", given.mechanism, level + 1) or "PLAIN"
@@ -88,6 +88,7 @@ end
 
 local BIND = { mechanism = "string", curve = "table|string" }
 
+-- Raises when there are no such keys.
 local function pair_of(who, given, level)
   if given == nil then
     error(who .. ": CURVE needs the option 'curve', the server's pair of keys", level + 1)
@@ -103,11 +104,19 @@ local function pair_of(who, given, level)
   return given
 end
 
+---The option `curve`, read and checked.
+---@package
+---@param given? gaterpc.CurveKeys|string
+---@return gaterpc.CurveKeys?
+function M.keys(who, given, level)
+  return given and pair_of(who, given, level + 1) or nil
+end
+
 ---What core.majordomo's bind() is to know of an address.
 ---@package
 ---@return table
 function M.of_address(state, who, address, given, level)
-  given = options.check(who, given, BIND, level + 1)
+  given = options.check(who, given, BIND, level + 2)
   state.bound = true
   if address:find "^inproc://" then return { mechanism = "NULL" } end
   local zap = state.zap

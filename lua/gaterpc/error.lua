@@ -91,7 +91,8 @@ local function is_own_file(line)
 end
 
 local function is_ours(line)
-  return is_own_file(line) or line:find("^%s*%[C%]: in %?") or line:find("%(%.%.%.tail calls%.%.%.%)")
+  return is_own_file(line) or line:find("^%s*%[C%]: in %?") or line:find("^%s*%?: in ") -- of task.lua
+    or line:find("%(%.%.%.tail calls%.%.%.%)")
 end
 
 ---A traceback without our own frames: the user's are what counts.
@@ -100,11 +101,28 @@ end
 ---@param text string
 ---@return string
 function M.traceback(co, text)
-  local lines = {}
+  local lines, tells = {}, false
   for line in debug.traceback(co, text):sub(#text + 2):gmatch("[^\n]+") do
-    if not is_ours(line) then lines[#lines + 1] = line end
+    if not is_ours(line) then
+      lines[#lines + 1] = line
+      tells = tells or #lines > 1 and not line:find("^%s*%[C%]: in ") -- functions in C alone say nothing
+    end
   end
-  return #lines > 1 and text .. "\n" .. table.concat(lines, "\n") or text
+  return tells and text .. "\n" .. table.concat(lines, "\n") or text
+end
+
+---The traceback of what was raised in co. That which an error has brought along, from a call or an executor, comes
+---first; ours follows when it says more than that the error was raised again.
+---@package
+---@param co thread
+---@param err any
+---@param message string  what describe() gives
+---@return string
+function M.whole_traceback(co, err, message)
+  local trace = M.traceback(co, message)
+  local brought = type(err) == "table" and err.traceback
+  if type(brought) ~= "string" then return trace end
+  return trace ~= message and brought .. "\n" .. trace or brought
 end
 
 setmetatable(M, { __call = function(_, ...) return M.new(...) end })

@@ -177,6 +177,9 @@ end
 ---@package
 ---@return string digest
 function M.transmit(self, send, wait)
+  if self.data and self.data.begun then
+    error(errors.new("INTERNAL", "a HugeData that is fed can be returned once, and this one was"), 0)
+  end
   local _ <close> = self.data and self.data.chunks -- then who puts hears that nobody takes any more
   if self.data then begin(self.data) end
   local encoder <close> = codec.encoder(self.module, {
@@ -210,6 +213,7 @@ end
 ---@class gaterpc.HugeReply
 ---@field private stream? gaterpc.StreamReply  of compressed pieces
 ---@field private whole? any                   the value, when it came in one message
+---@field private begun? boolean                reading, or closed
 local reply = {}
 local reply_mt = { __name = "gaterpc.HugeReply", __index = reply }
 
@@ -280,10 +284,18 @@ function M.reply(stream, whole)
   return setmetatable({ stream = stream, whole = whole }, reply_mt)
 end
 
+-- A reply of pieces is read once. Level as in error(), for the caller.
+local function begin_reading(self, level)
+  if not self.stream then return end
+  if self.begun then error("the reply was read or closed before", level + 1) end
+  self.begun = true
+end
+
 ---The whole value.
 ---@async
 ---@return any
 function reply:value()
+  begin_reading(self, 2)
   if not self.stream then return self.whole end
   return M.value(self.stream)
 end
@@ -318,6 +330,7 @@ end
 ---@async
 ---@return fun(): string?
 function reply:pieces()
+  begin_reading(self, 2)
   if not self.stream then
     local whole = self.whole
     if type(whole) ~= "string" then
@@ -351,6 +364,8 @@ end
 ---@return integer? bytes
 ---@return gaterpc.Error? err  also of the call itself
 function reply:write_to(path)
+  if type(path) ~= "string" then error("write_to takes a path, got " .. type(path), 2) end
+  if self.begun then error("the reply was read or closed before", 2) end
   local uv = require "luv"
   local file, err = await_fs(uv.fs_open, path, "w", tonumber("644", 8))
   if not file then
@@ -374,7 +389,9 @@ end
 
 ---Nobody wants the rest; the method's data ends.
 function reply:close()
-  if self.stream then self.stream:close() end
+  if not self.stream then return end
+  self.begun = true
+  self.stream:close()
 end
 reply_mt.__close = reply.close
 

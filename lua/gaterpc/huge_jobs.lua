@@ -29,7 +29,7 @@ local function lend(feed)
 end
 
 local function lend_huge(self)
-  if not self.data then error("has data, and only what is to be fed can go to an executor", 0) end
+  if not self.data then error("with data it is a whole result; what is to be fed can go to an executor", 0) end
   return lend(self.data)
 end
 

@@ -171,9 +171,8 @@ local function fail(co, err)
     return false
   end
   local code, class, message = errors.describe(err)
-  local trace = errors.traceback(co, message)
+  local trace = errors.whole_traceback(co, err, message)
   close(co) -- only now: a traceback needs the stack
-  if type(err) == "table" and type(err.traceback) == "string" then trace = err.traceback .. "\n" .. trace end
   port.fail(false, port.stopped() or code, class, message, trace)
   return true
 end

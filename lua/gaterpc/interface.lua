@@ -106,8 +106,9 @@ end
 function M.class(name)
   local base = class_of(name)
   function base.extend(self, child)
-    if type(child) ~= "string" then
-      error(("%s:extend takes a name, got %s"):format(self.class_name, type(child)), 2)
+    if type(child) ~= "string" or child == "" then
+      local got = type(child) == "string" and "an empty one" or type(child)
+      error(("%s:extend takes a name, got %s"):format(type(self) == "table" and self.class_name or name, got), 2)
     end
     return class_of(child, self)
   end

@@ -75,8 +75,9 @@ function M.check(who, given, known, level)
     local expected = known[name]
     if not expected then error(("%s: %s"):format(who, M.unknown("option", name, known)), level) end
     if not type_matches(value, expected) then
-      error(("%s: option '%s' must be a %s, got %s"):format(
-        who, name, expected:gsub("|", " or "), math.type(value) or type(value)), level)
+      local article = expected:find "^[aeiou]" and "an" or "a"
+      error(("%s: option '%s' must be %s %s, got %s"):format(
+        who, name, article, expected:gsub("|", " or "), math.type(value) or type(value)), level)
     end
   end
   return given

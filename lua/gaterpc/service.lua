@@ -7,9 +7,11 @@ local worker = require "gaterpc.worker"
 
 local M = {}
 
+local MAX_DESCRIPTION = 4096 -- as brokers have it
+
 ---@class gaterpc.ServiceOptions
 ---@field name string
----@field description? string
+---@field description? string  at most 4096 bytes
 
 ---@class gaterpc.Service
 ---@field name string
@@ -29,6 +31,10 @@ function M.new(given)
   if not name then error("Service: option 'name' is missing", 2) end
   if name == "" or #name > 255 or name:find("[%s%c]") then
     error(("Service: '%s' cannot name a service: 1 to 255 printable characters without spaces"):format(name), 2)
+  end
+  if name == "Gate" then error("Service: the name Gate belongs to the broker", 2) end
+  if given.description and #given.description > MAX_DESCRIPTION then
+    error(("Service: option 'description' has at most %d bytes, got %d"):format(MAX_DESCRIPTION, #given.description), 2)
   end
   return setmetatable({ name = name, description = given.description or "gate-rpc service" }, mt)
 end

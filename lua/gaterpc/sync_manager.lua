@@ -440,7 +440,8 @@ mt.__close = manager.close
 
 ---Makes a manager.
 ---@return gaterpc.SyncManager
-function M.new()
+function M.new(given)
+  options.check("SyncManager", given, {})
   let_proxies_travel()
   local self = setmetatable({ objects = setmetatable({}, { __mode = "k" }) }, mt)
   for kind in pairs(classes) do
@@ -457,7 +458,7 @@ end
 local default
 
 return setmetatable(M, {
-  __call = M.new,
+  __call = function(_, given) return M.new(given) end,
   __index = function(_, kind)
     if not classes[kind] then error(options.unknown("name", kind, classes), 2) end
     default = default or M.new()

@@ -24,6 +24,9 @@ local function class(name)
   function mt:__tostring()
     return ("%s %s"):format(name, self.data:sub(1, 4):gsub(".", function(c) return ("%02x"):format(c:byte()) end))
   end
+  function mt:__newindex(field)
+    error(("a %s has no field '%s' to be set; its methods change it"):format(name, tostring(field)), 2)
+  end
   function mt:__eq(other)
     return rawequal(getmetatable(self), getmetatable(other)) and self.data == other.data
   end
@@ -48,7 +51,7 @@ end
 local function check_key(key)
   local kind = type(key)
   if kind ~= "string" and kind ~= "boolean" and (kind ~= "number" or key ~= key) then
-    error("a key is a string, number or boolean, got " .. kind, 3)
+    error("a key is a string, number or boolean, got " .. (key ~= key and "NaN" or kind), 3)
   end
   return key
 end

@@ -51,9 +51,14 @@ local NOBODY = { alive = false }
 -- Running
 -------------------------------------------------------------------------------------------------
 
-local function body(fn, ...)
-  return body(raw_yield(DONE, fn(...)))
-end
+-- Without line numbers: when `return gaterpc.Client { wrong }` ends a user's function, its own line is gone from the
+-- stack, and error(text, 2) would name the one that is next, which is here.
+local body = load(string.dump(function(yield, done)
+  local function body(fn, ...)
+    return body(yield(done, fn(...)))
+  end
+  return body
+end, true), "=task", "b")(raw_yield, DONE)
 
 -- Reports an error that nobody is left to catch; set by host.lua.
 local fatal
@@ -386,11 +391,12 @@ end
 ---@param timeout? number  seconds; then it raises DEADLINE_EXCEEDED
 ---@return any ...
 function promise:await(timeout)
+  if timeout then timeout = check_seconds(timeout, 2) end -- before there is anything to undo
   if not self.outcome then
     local job = M.check_wait(2)
     self.waiting = self.waiting or {}
     table.insert(self.waiting, job)
-    local timer = timeout and timers.after(check_seconds(timeout, 2), function()
+    local timer = timeout and timers.after(timeout, function()
       leave(self, job)
       wake(job, false)
     end)
@@ -450,6 +456,7 @@ end
 ---@param timeout? number  seconds; then it raises DEADLINE_EXCEEDED and the task goes on
 ---@return any ...
 function task:join(timeout)
+  if self.job == current and not self.promise.outcome then error("a task cannot join itself", 2) end
   return self.promise:await(timeout)
 end
 

@@ -84,12 +84,9 @@ local function fail(self, job, err, trace)
   self.core:fail(job.route, code, class, message, self.traceback and trace or "")
 end
 
--- An error object that came from a call to somebody else keeps that one's traceback in front.
 local function trace_of(job, err)
   local _, _, message = errors.describe(err)
-  local trace = errors.traceback(job.co, message)
-  if type(err) == "table" and type(err.traceback) == "string" then trace = err.traceback .. "\n" .. trace end
-  return trace
+  return errors.whole_traceback(job.co, err, message)
 end
 
 local function on_end(job, ok, ...)

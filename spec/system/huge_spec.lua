@@ -152,6 +152,50 @@ describe("huge data", function()
     assert.is_true(client.A.text(3200000) == ("0123456789abcdef"):rep(200000))
   end)
 
+  it("is read once, and says so rather than that it is damaged", function()
+    serve()
+    connect()
+    local read, closed = assert(client:huge("H", "as", "gzip", "abc")), assert(client:huge("H", "as", "gzip", "abc"))
+    assert.equal("abc", read:value())
+    closed:close()
+    for _, reply in ipairs { read, closed } do
+      for _, method in ipairs { "value", "pieces", "write_to" } do
+        local ok, err = pcall(function() local _ = reply[method](reply, "/dev/null") end)
+        assert.is_false(ok)
+        assert.truthy(tostring(err):find("huge_spec.lua:%d+: the reply was read or closed before"), tostring(err))
+      end
+    end
+  end)
+
+  it("is written to a path and nothing else", function()
+    serve()
+    connect()
+    local reply <close> = assert(client:huge("H", "as", "gzip", "abc"))
+    local ok, err = pcall(function() local _ = reply:write_to() end)
+    assert.is_false(ok)
+    assert.truthy(err:find("huge_spec.lua:%d+: write_to takes a path, got nil"), err)
+    assert.equal("abc", reply:value())
+  end)
+
+  it("that is fed is returned once", function()
+    serve()
+    connect()
+    local kept
+    function methods.kept(_, huge)
+      if kept then return kept end
+      kept = huge
+      task.spawn(function()
+        huge.data:put "bytes"
+        huge.data:close()
+      end)
+    end
+    assert.equal("bytes", client.H.lent("kept", "gzip"))
+    local value, err = client:try("H", "lent", "kept", "gzip")
+    assert.is_nil(value)
+    assert.equal("INTERNAL", err.code)
+    assert.truthy(err.message:find("can be returned once", 1, true))
+  end)
+
   it("comes in pieces, or goes to a file", function()
     serve()
     connect()
@@ -404,7 +448,7 @@ describe("huge data", function()
           return made
         end)
         fails("put takes a string, got number", function(data) data:put(5) end, gaterpc.HugeData {}.data)
-        fails("only what is to be fed can go to an executor", function() end, gaterpc.HugeData { data = 1 })
+        fails("what is to be fed can go to an executor", function() end, gaterpc.HugeData { data = 1 })
         fails("cannot be sent.*only be the first result", function(data) return data end, gaterpc.HugeData {})
         fails("the result cannot be sent.*only be the first result", function()
           return 1, gaterpc.HugeData { data = 1 }

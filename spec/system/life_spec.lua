@@ -403,7 +403,12 @@ describe("life and death:", function()
 
   it("a worker with a name that belongs to the broker is refused", function()
     local _, _, back = process.broker "ipc"
-    local host = process.worker("Gate", "", back, {}, { no_wait = true })
+    local host = process.host(([[
+      local gaterpc = require "gaterpc"
+      local service = gaterpc.Service { name = "Gat" }
+      service.name = "Gate" -- which Service{} would not take
+      service:create_worker(gaterpc.Worker, { broker = %q }):run()
+    ]]):format(back))
     assert.equal(1, host:wait_exit())
     assert.matches("PERMISSION_DENIED: the broker at %S+ refuses service Gate: the name Gate belongs to the broker",
       host.err)

@@ -60,6 +60,11 @@ int gr_err_of_errno(int number)
     case EPROTONOSUPPORT:
     case ENOCOMPATPROTO:
         return GR_EADDRESS;
+    case ENOENT:
+    case ENOTDIR:
+        return GR_ENOPATH;
+    case ENAMETOOLONG:
+        return GR_ELONG;
     case EMFILE:
     case ENFILE:
     case EMTHREAD:

@@ -26,7 +26,9 @@
     X(GR_EADDRESS, -15, "INVALID_ARGUMENT", "not an address that can be used here")                \
     X(GR_ECLOSED, -16, "UNAVAILABLE", "it is closed")                                              \
     X(GR_ESYSTEM, -17, "INTERNAL", "a system call failed")                                         \
-    X(GR_ELUA, -18, "INTERNAL", "an error in Lua code")
+    X(GR_ELUA, -18, "INTERNAL", "an error in Lua code")                                            \
+    X(GR_ENOPATH, -19, "INVALID_ARGUMENT", "there is no such file or folder")                      \
+    X(GR_ELONG, -20, "INVALID_ARGUMENT", "the name is too long")
 
 #define GR_ERR_ENUM(symbol, number, code, text) symbol = number,
 enum gr_err { GR_ERRORS(GR_ERR_ENUM) };
