@@ -65,7 +65,7 @@ end
 function methods:try_acquire()
   if self.closed then return waiters.closed "semaphore" end
   if self.free == 0 then
-    return nil, errors.new("RESOURCE_EXHAUSTED", ("all %d permits are taken"):format(self.permits))
+    return nil, errors.new("RESOURCE_EXHAUSTED", ("%d of %d permits are taken"):format(self.permits, self.permits))
   end
   self.free = self.free - 1
   return true
