@@ -11,6 +11,7 @@
 #include "base/heap.h"
 #include "engine/events.h"
 #include "engine/penalty.h"
+#include "engine/zap_message.h"
 
 enum {
     PENALTY_MS = 1000,
@@ -19,18 +20,7 @@ enum {
     MOST_ASKED = 4096, /* questions to services elsewhere */
     MOST_SLOW = 256,   /* hashes that wait */
     MOST_SLOW_OF = 64, /* of these for one source: the others have their turn as well */
-    MOST_ENVELOPE = 8, /* frames in front of the empty one */
-    FIELD_MAX = 255,   /* of every field but credentials */
-    CREDENTIAL_MAX = 4096,
-    CREDENTIALS_MAX = 2,
-    NONCE_LEN = 32, /* hexadecimal: the original's services take text for an id */
-};
-
-/* RFC 27, section "Request format"; slices of the message. */
-struct request {
-    gr_slice version, id, domain, address, identity, mechanism;
-    gr_slice credentials[CREDENTIALS_MAX];
-    size_t credential_count;
+    NONCE_LEN = 32,    /* hexadecimal: the original's services take text for an id */
 };
 
 struct domain {
@@ -39,7 +29,7 @@ struct domain {
     uint32_t remote;
     struct proved *proved;
     size_t name_len;
-    char name[FIELD_MAX];
+    char name[GR_ZAP_FIELD_MAX];
 };
 
 /* The last password of a user that a slow hash has proved right. */
@@ -120,14 +110,14 @@ static void forget_proved(struct domain *domain)
 static struct domain *find_domain(const gr_zap *self, gr_slice name)
 {
     struct domain *found = NULL;
-    if (name.len > 0 && name.len <= FIELD_MAX)
+    if (name.len > 0 && name.len <= GR_ZAP_FIELD_MAX)
         HASH_FIND(hh, self->domains, name.data, name.len, found);
     return found;
 }
 
 static int reset_domain(gr_zap *self, gr_slice name, struct domain **out)
 {
-    if (name.len == 0 || name.len > FIELD_MAX)
+    if (name.len == 0 || name.len > GR_ZAP_FIELD_MAX)
         return GR_EINVAL;
     struct domain *found = find_domain(self, name);
     if (found == NULL) {
@@ -236,91 +226,31 @@ static struct question *keep(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t 
     return question;
 }
 
-/* The first frame behind the empty one; 0 when there is none. */
-static size_t skip_envelope(const gr_msg *msg)
-{
-    size_t len = gr_msg_len(msg);
-    for (size_t i = 0; i < len && i <= MOST_ENVELOPE; i++) {
-        gr_slice frame = gr_msg_frame(msg, i);
-        if (i > 0 && frame.len == 0)
-            return i + 1;
-        if (frame.len > FIELD_MAX)
-            return 0;
-    }
-    return 0;
-}
-
-static bool parse(const gr_msg *msg, size_t first, struct request *out)
-{
-    size_t len = gr_msg_len(msg);
-    gr_slice *fields[] = {&out->version, &out->id,       &out->domain,
-                          &out->address, &out->identity, &out->mechanism};
-    enum { FIELDS = sizeof(fields) / sizeof(fields[0]) };
-    *out = (struct request){0};
-    if (first == 0 || len < first + FIELDS || len > first + FIELDS + CREDENTIALS_MAX ||
-        gr_msg_is_cut(msg))
-        return false;
-    for (size_t i = 0; i < FIELDS; i++) {
-        *fields[i] = gr_msg_frame(msg, first + i);
-        if (fields[i]->len > FIELD_MAX)
-            return false;
-    }
-    out->credential_count = len - first - FIELDS;
-    for (size_t i = 0; i < out->credential_count; i++) {
-        out->credentials[i] = gr_msg_frame(msg, first + FIELDS + i);
-        if (out->credentials[i].len > CREDENTIAL_MAX)
-            return false;
-    }
-    return gr_slice_equal(out->version, gr_slice_str("1.0"));
-}
-
 /* --- answers ----------------------------------------------------------------------------- */
 
 /* The original's 0.1 brokers find what they asked for by the user: the identity that they gave,
  * also when it is refused. Its brokers know no addresses and give the identity in both places;
  * anybody else's is not to name its user by what the peer says of itself. */
-static gr_slice user_field(gr_zap_via via, const struct request *request, gr_slice user)
+static gr_slice user_field(gr_zap_via via, const gr_zap_request *request, gr_slice user)
 {
     bool is_original = via.door == GR_ZAP_SERVICE && request->identity.len > 0 &&
                        gr_slice_equal(request->identity, request->address);
     return is_original ? request->identity : user;
 }
 
-static int build_answer(gr_msg **out, const gr_msg *msg, size_t first, gr_slice id,
-                        const char *status, const char *text, gr_slice user)
-{
-    gr_msg *answer;
-    int rc = gr_msg_new(&answer);
-    if (rc < 0)
-        return rc;
-    for (size_t i = 0; i < first && rc == 0; i++) {
-        gr_slice frame = gr_msg_frame(msg, i);
-        rc = gr_msg_add(answer, frame.data, frame.len);
-    }
-    const gr_slice rest[] = {gr_slice_str("1.0"), id,   gr_slice_str(status),
-                             gr_slice_str(text),  user, gr_slice_str("")};
-    for (size_t i = 0; i < sizeof(rest) / sizeof(rest[0]) && rc == 0; i++)
-        rc = gr_msg_add(answer, rest[i].data, rest[i].len);
-    if (rc < 0)
-        gr_msg_destroy(&answer);
-    else
-        *out = answer;
-    return rc;
-}
-
 static void answer(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
-                   const struct request *request, const char *status, const char *text,
+                   const gr_zap_request *request, const char *status, const char *text,
                    gr_slice user)
 {
     struct out out = {.via = via};
-    if (build_answer(&out.msg, msg, first, request->id, status, text,
-                     user_field(via, request, user)) == 0 &&
+    if (gr_zap_build_answer(&out.msg, msg, first, request->id, status, text,
+                            user_field(via, request, user)) == 0 &&
         outs_push(&self->outs, &out) < 0)
         gr_msg_destroy(&out.msg);
 }
 
 static void admit(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
-                  const struct request *request, gr_slice user)
+                  const gr_zap_request *request, gr_slice user)
 {
     self->stats.admitted++;
     answer(self, via, msg, first, request, "200", "OK", user);
@@ -328,19 +258,19 @@ static void admit(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
 
 /* Nobody decided: refused, and not by a fault of the one who asks. */
 static void fail(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
-                 const struct request *request, const char *text)
+                 const gr_zap_request *request, const char *text)
 {
     self->stats.failed++;
     answer(self, via, msg, first, request, "500", text, gr_slice_str(""));
 }
 
 static void answer_no(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
-                      const struct request *request)
+                      const gr_zap_request *request)
 {
     answer(self, via, msg, first, request, "400", "NO ACCESS", gr_slice_str(""));
 }
 
-static void note_refused(gr_zap *self, const struct request *request, const char *why)
+static void note_refused(gr_zap *self, const gr_zap_request *request, const char *why)
 {
     self->stats.refused++;
     snprintf(self->last, sizeof(self->last), "%.*s in domain %.*s from %.*s: %s",
@@ -350,7 +280,7 @@ static void note_refused(gr_zap *self, const struct request *request, const char
 }
 
 /* Whom refusals are counted for: over ipc the user, who may have any number of processes. */
-static gr_slice source_of(const struct request *request)
+static gr_slice source_of(const gr_zap_request *request)
 {
     gr_slice user_id;
     return gr_policy_is_ipc(request->address, &user_id) ? user_id : request->address;
@@ -358,7 +288,7 @@ static gr_slice source_of(const struct request *request)
 
 /* Takes *msg when it holds the answer back. */
 static void refuse(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
-                   const struct request *request, const char *why, int64_t now_ms)
+                   const gr_zap_request *request, const char *why, int64_t now_ms)
 {
     note_refused(self, request, why);
     uint32_t penalty_ms = gr_penalty_add(&self->penalty, source_of(request), now_ms);
@@ -381,7 +311,7 @@ static struct proved *find_proved(const struct domain *domain, gr_slice user)
     return found;
 }
 
-static bool is_proved(const struct domain *domain, const struct request *request)
+static bool is_proved(const struct domain *domain, const gr_zap_request *request)
 {
     const struct proved *found = find_proved(domain, request->credentials[0]);
     uint8_t hash[GR_POLICY_HASH_LEN];
@@ -391,7 +321,7 @@ static bool is_proved(const struct domain *domain, const struct request *request
     return same;
 }
 
-static void note_proved(struct domain *domain, const struct request *request)
+static void note_proved(struct domain *domain, const gr_zap_request *request)
 {
     gr_slice user = request->credentials[0];
     struct proved *found = find_proved(domain, user);
@@ -406,13 +336,7 @@ static void note_proved(struct domain *domain, const struct request *request)
     gr_policy_hash(domain->policy, user, request->credentials[1], found->hash);
 }
 
-static bool is_mechanism(const struct request *request, const char *name, size_t credentials)
-{
-    return gr_slice_equal(request->mechanism, gr_slice_str(name)) &&
-           request->credential_count == credentials;
-}
-
-static enum gr_verdict check(const struct domain *domain, const struct request *request,
+static enum gr_verdict check(const struct domain *domain, const gr_zap_request *request,
                              char z85[41], gr_slice *user, const char **why)
 {
     const gr_policy *policy = domain->policy;
@@ -420,17 +344,17 @@ static enum gr_verdict check(const struct domain *domain, const struct request *
     *why = "its address is not allowed";
     if (!gr_policy_admits_address(policy, request->address))
         return GR_REFUSED;
-    if (is_mechanism(request, "NULL", 0)) {
+    if (gr_zap_shows(request, "NULL", 0)) {
         *why = "who has nothing to show is not let in";
         return gr_policy_admits_null(policy) ? GR_ADMITTED : GR_REFUSED;
     }
-    if (is_mechanism(request, "PLAIN", 2)) {
+    if (gr_zap_shows(request, "PLAIN", 2)) {
         *why = "user or password are wrong";
         *user = request->credentials[0];
         enum gr_verdict verdict = gr_policy_check_plain(policy, *user, request->credentials[1]);
         return verdict == GR_UNDECIDED && is_proved(domain, request) ? GR_ADMITTED : verdict;
     }
-    if (is_mechanism(request, "CURVE", 1)) {
+    if (gr_zap_shows(request, "CURVE", 1)) {
         *why = "its key is unknown";
         return gr_policy_admits_key(policy, request->credentials[0], z85, user) ? GR_ADMITTED
                                                                                 : GR_REFUSED;
@@ -439,31 +363,31 @@ static enum gr_verdict check(const struct domain *domain, const struct request *
     return GR_REFUSED;
 }
 
-static bool may_wait(const gr_zap *self, const struct request *request)
+static bool may_wait(const gr_zap *self, const gr_zap_request *request)
 {
     size_t same = 0;
     if (self->slow_count >= MOST_SLOW)
         return false;
     for (const struct question *at = self->questions; at != NULL; at = at->next) {
-        struct request other;
+        gr_zap_request other;
         if (at->state != SLOW)
             continue;
-        parse(at->msg, at->first, &other);
+        gr_zap_parse(at->msg, at->first, &other);
         same += gr_slice_equal(source_of(&other), source_of(request));
     }
     return same < MOST_SLOW_OF;
 }
 
 static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
-                          const struct request *request, uint32_t remote, int64_t now_ms);
+                          const gr_zap_request *request, uint32_t remote, int64_t now_ms);
 
 static void decide(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first, int64_t now_ms)
 {
-    struct request request;
+    gr_zap_request request;
     char z85[41];
     gr_slice user;
     const char *why;
-    if (!parse(*msg, first, &request)) {
+    if (!gr_zap_parse(*msg, first, &request)) {
         self->stats.malformed++;
         if (request.id.len > 0)
             answer_no(self, via, *msg, first, &request);
@@ -497,19 +421,19 @@ static void decide(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first, int
 /* When a question's turn comes: a source that was refused waits its penalty first. */
 static int64_t turn_of(const gr_zap *self, const struct question *question)
 {
-    struct request request;
-    parse(question->msg, question->first, &request);
+    gr_zap_request request;
+    gr_zap_parse(question->msg, question->first, &request);
     return gr_penalty_until(&self->penalty, source_of(&request));
 }
 
 /* What the domain says now: it may have changed since the question came. */
 static void decide_slowly(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first, int64_t now_ms)
 {
-    struct request request;
+    gr_zap_request request;
     char z85[41];
     gr_slice user;
     const char *why = "there is no such domain";
-    parse(*msg, first, &request);
+    gr_zap_parse(*msg, first, &request);
     struct domain *domain = find_domain(self, request.domain);
     enum gr_verdict verdict = GR_REFUSED;
     if (domain != NULL && domain->policy != NULL)
@@ -542,31 +466,6 @@ bool gr_zap_work(gr_zap *self, int64_t now_ms)
 
 /* --- services elsewhere ------------------------------------------------------------------ */
 
-/* The same request under a number of ours, without the identity: then a service of ours gives the
- * user's name, where the original's brokers want their own word back. */
-static int build_request(gr_msg **out, const gr_msg *msg, size_t first, const char nonce[NONCE_LEN])
-{
-    enum { ID = 1, IDENTITY = 4 };
-    gr_msg *asked;
-    int rc = gr_msg_new(&asked);
-    if (rc < 0)
-        return rc;
-    rc = gr_msg_add(asked, "", 0);
-    for (size_t i = first; i < gr_msg_len(msg) && rc == 0; i++) {
-        gr_slice frame = gr_msg_frame(msg, i);
-        if (i - first == ID)
-            frame = gr_slice_of(nonce, NONCE_LEN);
-        if (i - first == IDENTITY)
-            frame = gr_slice_str("");
-        rc = gr_msg_add(asked, frame.data, frame.len);
-    }
-    if (rc < 0)
-        gr_msg_destroy(&asked);
-    else
-        *out = asked;
-    return rc;
-}
-
 static void make_nonce(char nonce[NONCE_LEN])
 {
     uint8_t bytes[NONCE_LEN / 2];
@@ -577,12 +476,13 @@ static void make_nonce(char nonce[NONCE_LEN])
 }
 
 static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
-                          const struct request *request, uint32_t remote, int64_t now_ms)
+                          const gr_zap_request *request, uint32_t remote, int64_t now_ms)
 {
     struct out out = {.via = {.door = GR_ZAP_REMOTE, .number = remote}};
     char nonce[NONCE_LEN];
     make_nonce(nonce);
-    if (HASH_COUNT(self->asked) >= MOST_ASKED || build_request(&out.msg, *msg, first, nonce) < 0) {
+    if (HASH_COUNT(self->asked) >= MOST_ASKED ||
+        gr_zap_build_forward(&out.msg, *msg, first, gr_slice_of(nonce, NONCE_LEN)) < 0) {
         fail(self, via, *msg, first, request, "too many questions wait");
         return;
     }
@@ -605,17 +505,17 @@ static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t fir
 
 /* The name of whom a service elsewhere has admitted: PLAIN says it, whatever the service calls it,
  * and NULL has none. False when it is none that a broker could be told. */
-static bool name_of(const struct request *request, gr_slice said, char z85[41], gr_slice *name)
+static bool name_of(const gr_zap_request *request, gr_slice said, char z85[41], gr_slice *name)
 {
     *name = said;
-    if (is_mechanism(request, "NULL", 0))
+    if (gr_zap_shows(request, "NULL", 0))
         *name = gr_slice_str("");
-    else if (is_mechanism(request, "PLAIN", 2))
+    else if (gr_zap_shows(request, "PLAIN", 2))
         *name = request->credentials[0];
-    else if (said.len == 0 && is_mechanism(request, "CURVE", 1) &&
+    else if (said.len == 0 && gr_zap_shows(request, "CURVE", 1) &&
              request->credentials[0].len == GR_POLICY_KEY_LEN)
         *name = gr_slice_str(zmq_z85_encode(z85, request->credentials[0].data, GR_POLICY_KEY_LEN));
-    return name->len <= FIELD_MAX &&
+    return name->len <= GR_ZAP_FIELD_MAX &&
            (name->len == 0 || memchr(name->data, '\0', name->len) == NULL);
 }
 
@@ -632,7 +532,7 @@ static struct question *read_reply(gr_zap *self, uint32_t remote, const gr_msg *
     struct question *asked;
     if (gr_msg_len(msg) != FRAMES || gr_msg_frame(msg, DELIMITER).len != 0 ||
         !gr_slice_equal(gr_msg_frame(msg, VERSION), gr_slice_str("1.0")) ||
-        gr_msg_frame(msg, ID).len != NONCE_LEN || gr_msg_frame(msg, USER).len > FIELD_MAX)
+        gr_msg_frame(msg, ID).len != NONCE_LEN || gr_msg_frame(msg, USER).len > GR_ZAP_FIELD_MAX)
         return NULL;
     *out = (struct reply){.status = gr_msg_frame(msg, STATUS), .user = gr_msg_frame(msg, USER)};
     HASH_FIND(hh, self->asked, gr_msg_frame(msg, ID).data, NONCE_LEN, asked);
@@ -656,10 +556,10 @@ static void on_reply(gr_zap *self, uint32_t remote, const gr_msg *msg, int64_t n
     struct question question = *asked;
     asked->msg = NULL;
     end_question(self, asked);
-    struct request request;
+    gr_zap_request request;
     char z85[41];
     gr_slice name;
-    parse(question.msg, question.first, &request);
+    gr_zap_parse(question.msg, question.first, &request);
     if (!is_decided_by(self, request.domain, remote))
         refuse(self, question.via, &question.msg, question.first, &request,
                "the domain has changed meanwhile", now_ms);
@@ -682,7 +582,7 @@ void gr_zap_receive(gr_zap *self, gr_zap_via via, gr_msg **msg, int64_t now_ms)
     if (via.door == GR_ZAP_REMOTE)
         on_reply(self, via.number, *msg, now_ms);
     else
-        decide(self, via, msg, skip_envelope(*msg), now_ms);
+        decide(self, via, msg, gr_zap_skip_envelope(*msg), now_ms);
     gr_msg_destroy(msg);
 }
 
@@ -701,8 +601,8 @@ void gr_zap_tick(gr_zap *self, int64_t now_ms)
     gr_due *due;
     while ((due = gr_heap_first(&self->heap)) != NULL && due->at_ms <= now_ms) {
         struct question *question = GR_HEAP_ENTRY(due, struct question, due);
-        struct request request;
-        parse(question->msg, question->first, &request);
+        gr_zap_request request;
+        gr_zap_parse(question->msg, question->first, &request);
         if (question->state == HELD)
             answer_no(self, question->via, question->msg, question->first, &request);
         else
