@@ -21,8 +21,8 @@ function Class.interface:hold(seconds)
   task.sleep(seconds)
   return "held"
 end
-Class.interface.hold_anywhere = gaterpc.interface(function(self, seconds)
-  task.sleep(seconds)
+Class.interface.hold_until_there_is = gaterpc.interface(function(self, path)
+  while not require("luv").fs_stat(path) do task.sleep(0.01) end
   return NAME
 end, { idempotent = true })
 function Class.interface:items(n, pause)
@@ -170,11 +170,18 @@ describe("life and death:", function()
     local _, front, back = process.broker("ipc", BEAT)
     local one = start_worker("one", back)
     local client = connect(front)
-    local call = task.spawn(function() return client.L.hold_anywhere(0.3) end)
+    local path = process.file("go", "")
+    os.remove(path)
+    local call = task.spawn(function() return client.L.hold_until_there_is(path) end)
     process.eventually(function() return client:stats().open == 1 end, "the call")
     assert.equal("one", client.L.name())
     start_worker("two", back)
     one:kill "sigstop"
+    process.eventually(function()
+      local stat <close> = assert(io.open(("/proc/%d/stat"):format(one.pid)))
+      return stat:read("a"):find(") T ", 1, true)
+    end, "its stop")
+    process.file("go", "")
     assert.equal("two", call:join())
     one:kill "sigcont"
     one:wait_log "L is registered"
