@@ -115,8 +115,8 @@ void gr_broker_secure(gr_broker *self);
  * the question is answered or gr_broker_tick() gives it up. */
 typedef struct gr_broker_question {
     uint64_t number;
-    gr_credentials credentials;
-    gr_slice address; /* of the peer */
+    gr_credentials credentials; /* of PLAIN */
+    gr_slice address;           /* of the peer */
 } gr_broker_question;
 
 /* The next question; false when there is none. The peer's messages wait for the answer. */

@@ -49,7 +49,8 @@ enum state {
 struct question {
     gr_zap_via via;
     gr_msg *msg;
-    size_t first; /* frame of the request, behind the empty one */
+    size_t first;           /* frame of the request, behind the empty one */
+    gr_zap_request request; /* in msg */
     enum state state;
     gr_due due;
     UT_hash_handle hh; /* ASKED: by the nonce */
@@ -211,18 +212,29 @@ void gr_zap_destroy(gr_zap **zap)
     *zap = NULL;
 }
 
-/* Keeps the message until something happens. Returns NULL when memory is short. */
-static struct question *keep(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
-                             enum state state)
+/* Keeps a question until something happens, and takes its message. Returns NULL when memory is
+ * short. */
+static struct question *keep(gr_zap *self, struct question *question, enum state state)
 {
-    struct question *question = calloc(1, sizeof(*question));
-    if (question == NULL)
+    struct question *kept = malloc(sizeof(*kept));
+    if (kept == NULL)
         return NULL;
-    *question = (struct question){.via = via, .msg = *msg, .first = first, .state = state};
-    *msg = NULL;
-    DL_APPEND(self->questions, question);
+    *kept = *question;
+    kept->state = state;
+    question->msg = NULL;
+    DL_APPEND(self->questions, kept);
     self->held_count += state == HELD;
     self->slow_count += state == SLOW;
+    return kept;
+}
+
+/* The other way round: what is left belongs to the caller, who decides about it. */
+static struct question take_out(gr_zap *self, struct question *kept)
+{
+    struct question question = {
+        .via = kept->via, .msg = kept->msg, .first = kept->first, .request = kept->request};
+    kept->msg = NULL;
+    end_question(self, kept);
     return question;
 }
 
@@ -231,43 +243,40 @@ static struct question *keep(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t 
 /* The original's 0.1 brokers find what they asked for by the user: the identity that they gave,
  * also when it is refused. Its brokers know no addresses and give the identity in both places;
  * anybody else's is not to name its user by what the peer says of itself. */
-static gr_slice user_field(gr_zap_via via, const gr_zap_request *request, gr_slice user)
+static gr_slice user_field(const struct question *question, gr_slice user)
 {
-    bool is_original = via.door == GR_ZAP_SERVICE && request->identity.len > 0 &&
+    const gr_zap_request *request = &question->request;
+    bool is_original = question->via.door == GR_ZAP_SERVICE && request->identity.len > 0 &&
                        gr_slice_equal(request->identity, request->address);
     return is_original ? request->identity : user;
 }
 
-static void answer(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
-                   const gr_zap_request *request, const char *status, const char *text,
-                   gr_slice user)
+static void answer(gr_zap *self, const struct question *question, const char *status,
+                   const char *text, gr_slice user)
 {
-    struct out out = {.via = via};
-    if (gr_zap_build_answer(&out.msg, msg, first, request->id, status, text,
-                            user_field(via, request, user)) == 0 &&
+    struct out out = {.via = question->via};
+    if (gr_zap_build_answer(&out.msg, question->msg, question->first, question->request.id, status,
+                            text, user_field(question, user)) == 0 &&
         outs_push(&self->outs, &out) < 0)
         gr_msg_destroy(&out.msg);
 }
 
-static void admit(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
-                  const gr_zap_request *request, gr_slice user)
+static void admit(gr_zap *self, const struct question *question, gr_slice user)
 {
     self->stats.admitted++;
-    answer(self, via, msg, first, request, "200", "OK", user);
+    answer(self, question, "200", "OK", user);
 }
 
 /* Nobody decided: refused, and not by a fault of the one who asks. */
-static void fail(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
-                 const gr_zap_request *request, const char *text)
+static void fail(gr_zap *self, const struct question *question, const char *text)
 {
     self->stats.failed++;
-    answer(self, via, msg, first, request, "500", text, gr_slice_str(""));
+    answer(self, question, "500", text, gr_slice_str(""));
 }
 
-static void answer_no(gr_zap *self, gr_zap_via via, const gr_msg *msg, size_t first,
-                      const gr_zap_request *request)
+static void answer_no(gr_zap *self, const struct question *question)
 {
-    answer(self, via, msg, first, request, "400", "NO ACCESS", gr_slice_str(""));
+    answer(self, question, "400", "NO ACCESS", gr_slice_str(""));
 }
 
 static void note_refused(gr_zap *self, const gr_zap_request *request, const char *why)
@@ -286,17 +295,16 @@ static gr_slice source_of(const gr_zap_request *request)
     return gr_policy_is_ipc(request->address, &user_id) ? user_id : request->address;
 }
 
-/* Takes *msg when it holds the answer back. */
-static void refuse(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
-                   const gr_zap_request *request, const char *why, int64_t now_ms)
+/* Takes the question's message when it holds the answer back. */
+static void refuse(gr_zap *self, struct question *question, const char *why, int64_t now_ms)
 {
-    note_refused(self, request, why);
-    uint32_t penalty_ms = gr_penalty_add(&self->penalty, source_of(request), now_ms);
-    struct question *held = self->held_count < MOST_HELD ? keep(self, via, msg, first, HELD) : NULL;
+    note_refused(self, &question->request, why);
+    uint32_t penalty_ms = gr_penalty_add(&self->penalty, source_of(&question->request), now_ms);
+    struct question *held = self->held_count < MOST_HELD ? keep(self, question, HELD) : NULL;
     if (held == NULL) {
-        answer_no(self, via, *msg, first, request);
+        answer_no(self, question);
     } else if (gr_heap_set(&self->heap, &held->due, now_ms + penalty_ms) < 0) {
-        answer_no(self, via, held->msg, first, request);
+        answer_no(self, held);
         end_question(self, held);
     }
 }
@@ -363,55 +371,49 @@ static enum gr_verdict check(const struct domain *domain, const gr_zap_request *
     return GR_REFUSED;
 }
 
-static bool may_wait(const gr_zap *self, const gr_zap_request *request)
+static bool may_wait(const gr_zap *self, const struct question *question)
 {
     size_t same = 0;
     if (self->slow_count >= MOST_SLOW)
         return false;
-    for (const struct question *at = self->questions; at != NULL; at = at->next) {
-        gr_zap_request other;
-        if (at->state != SLOW)
-            continue;
-        gr_zap_parse(at->msg, at->first, &other);
-        same += gr_slice_equal(source_of(&other), source_of(request));
-    }
+    for (const struct question *at = self->questions; at != NULL; at = at->next)
+        same += at->state == SLOW &&
+                gr_slice_equal(source_of(&at->request), source_of(&question->request));
     return same < MOST_SLOW_OF;
 }
 
-static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
-                          const gr_zap_request *request, uint32_t remote, int64_t now_ms);
+static void ask_elsewhere(gr_zap *self, struct question *question, uint32_t remote, int64_t now_ms);
 
-static void decide(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first, int64_t now_ms)
+static void decide(gr_zap *self, struct question *question, int64_t now_ms)
 {
-    gr_zap_request request;
     char z85[41];
     gr_slice user;
     const char *why;
-    if (!gr_zap_parse(*msg, first, &request)) {
+    if (!gr_zap_parse(question->msg, question->first, &question->request)) {
         self->stats.malformed++;
-        if (request.id.len > 0)
-            answer_no(self, via, *msg, first, &request);
+        if (question->request.id.len > 0)
+            answer_no(self, question);
         return;
     }
-    const struct domain *domain = find_domain(self, request.domain);
+    const struct domain *domain = find_domain(self, question->request.domain);
     if (domain == NULL) {
-        refuse(self, via, msg, first, &request, "there is no such domain", now_ms);
+        refuse(self, question, "there is no such domain", now_ms);
         return;
     }
     if (domain->policy == NULL) {
-        ask_elsewhere(self, via, msg, first, &request, domain->remote, now_ms);
+        ask_elsewhere(self, question, domain->remote, now_ms);
         return;
     }
-    switch (check(domain, &request, z85, &user, &why)) {
+    switch (check(domain, &question->request, z85, &user, &why)) {
     case GR_ADMITTED:
-        admit(self, via, *msg, first, &request, user);
+        admit(self, question, user);
         break;
     case GR_REFUSED:
-        refuse(self, via, msg, first, &request, why, now_ms);
+        refuse(self, question, why, now_ms);
         break;
     case GR_UNDECIDED:
-        if (!may_wait(self, &request) || keep(self, via, msg, first, SLOW) == NULL)
-            fail(self, via, *msg, first, &request, "too many passwords wait to be checked");
+        if (!may_wait(self, question) || keep(self, question, SLOW) == NULL)
+            fail(self, question, "too many passwords wait to be checked");
         break;
     }
 }
@@ -421,32 +423,29 @@ static void decide(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first, int
 /* When a question's turn comes: a source that was refused waits its penalty first. */
 static int64_t turn_of(const gr_zap *self, const struct question *question)
 {
-    gr_zap_request request;
-    gr_zap_parse(question->msg, question->first, &request);
-    return gr_penalty_until(&self->penalty, source_of(&request));
+    return gr_penalty_until(&self->penalty, source_of(&question->request));
 }
 
 /* What the domain says now: it may have changed since the question came. */
-static void decide_slowly(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first, int64_t now_ms)
+static void decide_slowly(gr_zap *self, struct question *question, int64_t now_ms)
 {
-    gr_zap_request request;
+    const gr_zap_request *request = &question->request;
     char z85[41];
     gr_slice user;
     const char *why = "there is no such domain";
-    gr_zap_parse(*msg, first, &request);
-    struct domain *domain = find_domain(self, request.domain);
+    struct domain *domain = find_domain(self, request->domain);
     enum gr_verdict verdict = GR_REFUSED;
     if (domain != NULL && domain->policy != NULL)
-        verdict = check(domain, &request, z85, &user, &why);
+        verdict = check(domain, request, z85, &user, &why);
     if (verdict == GR_UNDECIDED &&
-        gr_policy_check_slowly(domain->policy, request.credentials[0], request.credentials[1])) {
-        note_proved(domain, &request);
+        gr_policy_check_slowly(domain->policy, request->credentials[0], request->credentials[1])) {
+        note_proved(domain, request);
         verdict = GR_ADMITTED;
     }
     if (verdict == GR_ADMITTED)
-        admit(self, via, *msg, first, &request, user);
+        admit(self, question, user);
     else
-        refuse(self, via, msg, first, &request, why, now_ms);
+        refuse(self, question, why, now_ms);
 }
 
 bool gr_zap_work(gr_zap *self, int64_t now_ms)
@@ -456,10 +455,8 @@ bool gr_zap_work(gr_zap *self, int64_t now_ms)
         at = at->next;
     if (at == NULL)
         return false;
-    struct question question = *at;
-    at->msg = NULL;
-    end_question(self, at);
-    decide_slowly(self, question.via, &question.msg, question.first, now_ms);
+    struct question question = take_out(self, at);
+    decide_slowly(self, &question, now_ms);
     gr_msg_destroy(&question.msg);
     return true;
 }
@@ -475,30 +472,31 @@ static void make_nonce(char nonce[NONCE_LEN])
     memcpy(nonce, hex, NONCE_LEN);
 }
 
-static void ask_elsewhere(gr_zap *self, gr_zap_via via, gr_msg **msg, size_t first,
-                          const gr_zap_request *request, uint32_t remote, int64_t now_ms)
+/* The same request under a number of ours, without the identity: then a service of ours gives the
+ * user's name, where the original's brokers want their own word back. */
+static void ask_elsewhere(gr_zap *self, struct question *question, uint32_t remote, int64_t now_ms)
 {
     struct out out = {.via = {.door = GR_ZAP_REMOTE, .number = remote}};
-    char nonce[NONCE_LEN];
-    make_nonce(nonce);
-    if (HASH_COUNT(self->asked) >= MOST_ASKED ||
-        gr_zap_build_forward(&out.msg, *msg, first, gr_slice_of(nonce, NONCE_LEN)) < 0) {
-        fail(self, via, *msg, first, request, "too many questions wait");
+    make_nonce(question->nonce);
+    question->remote = remote;
+    gr_zap_request request = question->request;
+    request.id = gr_slice_of(question->nonce, NONCE_LEN);
+    request.identity = gr_slice_str("");
+    if (HASH_COUNT(self->asked) >= MOST_ASKED || gr_zap_build_request(&out.msg, &request) < 0) {
+        fail(self, question, "too many questions wait");
         return;
     }
-    struct question *asked = keep(self, via, msg, first, ASKED);
+    struct question *asked = keep(self, question, ASKED);
     if (asked == NULL) {
         gr_msg_destroy(&out.msg);
-        fail(self, via, *msg, first, request, "out of memory");
+        fail(self, question, "out of memory");
         return;
     }
-    memcpy(asked->nonce, nonce, NONCE_LEN);
-    asked->remote = remote;
     HASH_ADD(hh, self->asked, nonce, NONCE_LEN, asked);
     if (gr_heap_set(&self->heap, &asked->due, now_ms + self->options.timeout_ms) < 0 ||
         outs_push(&self->outs, &out) < 0) {
         gr_msg_destroy(&out.msg);
-        fail(self, via, asked->msg, first, request, "out of memory");
+        fail(self, asked, "out of memory");
         end_question(self, asked);
     }
 }
@@ -519,23 +517,14 @@ static bool name_of(const gr_zap_request *request, gr_slice said, char z85[41], 
            (name->len == 0 || memchr(name->data, '\0', name->len) == NULL);
 }
 
-/* RFC 27, section "Reply format" */
-struct reply {
-    gr_slice status, user;
-};
-
 /* The question that it answers, or NULL. */
-static struct question *read_reply(gr_zap *self, uint32_t remote, const gr_msg *msg,
-                                   struct reply *out)
+static struct question *find_asked(gr_zap *self, uint32_t remote, const gr_msg *msg,
+                                   gr_zap_reply *out)
 {
-    enum { DELIMITER, VERSION, ID, STATUS, TEXT, USER, METADATA, FRAMES };
     struct question *asked;
-    if (gr_msg_len(msg) != FRAMES || gr_msg_frame(msg, DELIMITER).len != 0 ||
-        !gr_slice_equal(gr_msg_frame(msg, VERSION), gr_slice_str("1.0")) ||
-        gr_msg_frame(msg, ID).len != NONCE_LEN || gr_msg_frame(msg, USER).len > GR_ZAP_FIELD_MAX)
+    if (!gr_zap_parse_reply(msg, out) || out->id.len != NONCE_LEN)
         return NULL;
-    *out = (struct reply){.status = gr_msg_frame(msg, STATUS), .user = gr_msg_frame(msg, USER)};
-    HASH_FIND(hh, self->asked, gr_msg_frame(msg, ID).data, NONCE_LEN, asked);
+    HASH_FIND(hh, self->asked, out->id.data, NONCE_LEN, asked);
     return asked != NULL && asked->remote == remote ? asked : NULL;
 }
 
@@ -547,31 +536,23 @@ static bool is_decided_by(const gr_zap *self, gr_slice domain, uint32_t remote)
 
 static void on_reply(gr_zap *self, uint32_t remote, const gr_msg *msg, int64_t now_ms)
 {
-    struct reply reply;
-    struct question *asked = read_reply(self, remote, msg, &reply);
+    gr_zap_reply reply;
+    struct question *asked = find_asked(self, remote, msg, &reply);
     if (asked == NULL) {
         self->stats.malformed++;
         return;
     }
-    struct question question = *asked;
-    asked->msg = NULL;
-    end_question(self, asked);
-    gr_zap_request request;
+    struct question question = take_out(self, asked);
     char z85[41];
     gr_slice name;
-    gr_zap_parse(question.msg, question.first, &request);
-    if (!is_decided_by(self, request.domain, remote))
-        refuse(self, question.via, &question.msg, question.first, &request,
-               "the domain has changed meanwhile", now_ms);
-    else if (gr_slice_equal(reply.status, gr_slice_str("400")))
-        refuse(self, question.via, &question.msg, question.first, &request,
-               "the ZAP service says so", now_ms);
-    else if (gr_slice_equal(reply.status, gr_slice_str("200")) &&
-             name_of(&request, reply.user, z85, &name))
-        admit(self, question.via, question.msg, question.first, &request, name);
+    if (!is_decided_by(self, question.request.domain, remote))
+        refuse(self, &question, "the domain has changed meanwhile", now_ms);
+    else if (reply.verdict == GR_REFUSED)
+        refuse(self, &question, "the ZAP service says so", now_ms);
+    else if (reply.verdict == GR_ADMITTED && name_of(&question.request, reply.user, z85, &name))
+        admit(self, &question, name);
     else
-        fail(self, question.via, question.msg, question.first, &request,
-             "the ZAP service has failed");
+        fail(self, &question, "the ZAP service has failed");
     gr_msg_destroy(&question.msg);
 }
 
@@ -579,11 +560,15 @@ static void on_reply(gr_zap *self, uint32_t remote, const gr_msg *msg, int64_t n
 
 void gr_zap_receive(gr_zap *self, gr_zap_via via, gr_msg **msg, int64_t now_ms)
 {
-    if (via.door == GR_ZAP_REMOTE)
+    if (via.door == GR_ZAP_REMOTE) {
         on_reply(self, via.number, *msg, now_ms);
-    else
-        decide(self, via, msg, gr_zap_skip_envelope(*msg), now_ms);
-    gr_msg_destroy(msg);
+        gr_msg_destroy(msg);
+        return;
+    }
+    struct question question = {.via = via, .msg = *msg, .first = gr_zap_skip_envelope(*msg)};
+    *msg = NULL;
+    decide(self, &question, now_ms);
+    gr_msg_destroy(&question.msg);
 }
 
 bool gr_zap_next_out(gr_zap *self, gr_zap_via *via, gr_msg **msg)
@@ -601,13 +586,10 @@ void gr_zap_tick(gr_zap *self, int64_t now_ms)
     gr_due *due;
     while ((due = gr_heap_first(&self->heap)) != NULL && due->at_ms <= now_ms) {
         struct question *question = GR_HEAP_ENTRY(due, struct question, due);
-        gr_zap_request request;
-        gr_zap_parse(question->msg, question->first, &request);
         if (question->state == HELD)
-            answer_no(self, question->via, question->msg, question->first, &request);
+            answer_no(self, question);
         else
-            fail(self, question->via, question->msg, question->first, &request,
-                 "the ZAP service does not answer");
+            fail(self, question, "the ZAP service does not answer");
         end_question(self, question);
     }
 }

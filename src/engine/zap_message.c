@@ -45,9 +45,19 @@ bool gr_zap_shows(const gr_zap_request *self, const char *mechanism, size_t cred
            self->credential_count == credentials;
 }
 
+static int add_all(gr_msg *msg, const gr_slice frames[], size_t len)
+{
+    int rc = 0;
+    for (size_t i = 0; i < len && rc == 0; i++)
+        rc = gr_msg_add(msg, frames[i].data, frames[i].len);
+    return rc;
+}
+
 int gr_zap_build_answer(gr_msg **out, const gr_msg *msg, size_t first, gr_slice id,
                         const char *status, const char *text, gr_slice user)
 {
+    const gr_slice rest[] = {gr_slice_str("1.0"), id,   gr_slice_str(status),
+                             gr_slice_str(text),  user, gr_slice_str("")};
     gr_msg *answer;
     int rc = gr_msg_new(&answer);
     if (rc < 0)
@@ -56,10 +66,8 @@ int gr_zap_build_answer(gr_msg **out, const gr_msg *msg, size_t first, gr_slice 
         gr_slice frame = gr_msg_frame(msg, i);
         rc = gr_msg_add(answer, frame.data, frame.len);
     }
-    const gr_slice rest[] = {gr_slice_str("1.0"), id,   gr_slice_str(status),
-                             gr_slice_str(text),  user, gr_slice_str("")};
-    for (size_t i = 0; i < sizeof(rest) / sizeof(rest[0]) && rc == 0; i++)
-        rc = gr_msg_add(answer, rest[i].data, rest[i].len);
+    if (rc == 0)
+        rc = add_all(answer, rest, sizeof(rest) / sizeof(rest[0]));
     if (rc < 0)
         gr_msg_destroy(&answer);
     else
@@ -67,25 +75,38 @@ int gr_zap_build_answer(gr_msg **out, const gr_msg *msg, size_t first, gr_slice 
     return rc;
 }
 
-int gr_zap_build_forward(gr_msg **out, const gr_msg *msg, size_t first, gr_slice id)
+int gr_zap_build_request(gr_msg **out, const gr_zap_request *request)
 {
-    enum { ID = 1, IDENTITY = 4 };
+    const gr_slice head[] = {gr_slice_str(""),  gr_slice_str("1.0"), request->id,
+                             request->domain,   request->address,    request->identity,
+                             request->mechanism};
     gr_msg *asked;
     int rc = gr_msg_new(&asked);
     if (rc < 0)
         return rc;
-    rc = gr_msg_add(asked, "", 0);
-    for (size_t i = first; i < gr_msg_len(msg) && rc == 0; i++) {
-        gr_slice frame = gr_msg_frame(msg, i);
-        if (i - first == ID)
-            frame = id;
-        if (i - first == IDENTITY)
-            frame = gr_slice_str("");
-        rc = gr_msg_add(asked, frame.data, frame.len);
-    }
+    rc = add_all(asked, head, sizeof(head) / sizeof(head[0]));
+    if (rc == 0)
+        rc = add_all(asked, request->credentials, request->credential_count);
     if (rc < 0)
         gr_msg_destroy(&asked);
     else
         *out = asked;
     return rc;
+}
+
+bool gr_zap_parse_reply(const gr_msg *msg, gr_zap_reply *out)
+{
+    enum { DELIMITER, VERSION, ID, STATUS, TEXT, USER, METADATA, FRAMES };
+    if (gr_msg_len(msg) != FRAMES || gr_msg_frame(msg, DELIMITER).len != 0 ||
+        !gr_slice_equal(gr_msg_frame(msg, VERSION), gr_slice_str("1.0")) ||
+        gr_msg_frame(msg, USER).len > GR_ZAP_FIELD_MAX)
+        return false;
+    gr_slice status = gr_msg_frame(msg, STATUS);
+    *out = (gr_zap_reply){
+        .id = gr_msg_frame(msg, ID), .user = gr_msg_frame(msg, USER), .verdict = GR_UNDECIDED};
+    if (gr_slice_equal(status, gr_slice_str("200")))
+        out->verdict = GR_ADMITTED;
+    else if (gr_slice_equal(status, gr_slice_str("400")))
+        out->verdict = GR_REFUSED;
+    return true;
 }

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 
+#include "engine/policy.h"
 #include "wire/msg.h"
 
 enum {
@@ -21,6 +22,12 @@ typedef struct gr_zap_request {
     size_t credential_count;
 } gr_zap_request;
 
+/* Section "Reply format"; slices of the message. */
+typedef struct gr_zap_reply {
+    gr_slice id, user;
+    enum gr_verdict verdict; /* status 200, 400, or any other: nobody has decided */
+} gr_zap_reply;
+
 /* The number of the first frame behind the envelope; 0 when there is none, or too much of it. */
 size_t gr_zap_skip_envelope(const gr_msg *msg);
 
@@ -35,9 +42,11 @@ bool gr_zap_shows(const gr_zap_request *self, const char *mechanism, size_t cred
 int gr_zap_build_answer(gr_msg **out, const gr_msg *msg, size_t first, gr_slice id,
                         const char *status, const char *text, gr_slice user);
 
-/* Makes the same request for a service elsewhere, under the number `id` and without the identity:
- * then a service of ours gives the user's name, where the original's brokers want their own word
- * back. Returns 0 or GR_ENOMEM. */
-int gr_zap_build_forward(gr_msg **out, const gr_msg *msg, size_t first, gr_slice id);
+/* Makes a request for whoever is asked over a DEALER; its version need not be filled in. Returns 0
+ * or GR_ENOMEM. */
+int gr_zap_build_request(gr_msg **out, const gr_zap_request *request);
+
+/* Takes a reply that came over a DEALER apart. False when it is none. */
+bool gr_zap_parse_reply(const gr_msg *msg, gr_zap_reply *out);
 
 #endif

@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "engine/zap_message.h"
 #include "net/hub.h"
 #include "net/zap_host.h"
 
@@ -320,30 +321,19 @@ static void send_all(gr_majordomo *self, int64_t now_ms)
 
 enum { NUMBER_LEN = 16 }; /* hexadecimal */
 
-/* https://rfc.zeromq.org/spec/27/, section "Request format" */
 static int build_question(gr_msg **out, const char *domain, const gr_broker_question *question)
 {
     char number[NUMBER_LEN + 1];
     snprintf(number, sizeof(number), "%016llx", (unsigned long long)question->number);
     const gr_credentials *credentials = &question->credentials;
-    bool is_plain = gr_slice_equal(credentials->mechanism, gr_slice_str("PLAIN"));
-    const gr_slice frames[] = {
-        gr_slice_str(""),       gr_slice_str("1.0"), gr_slice_str(number),
-        gr_slice_str(domain),   question->address,   gr_slice_str(""),
-        credentials->mechanism, credentials->user,   credentials->password,
-    };
-    size_t len = sizeof(frames) / sizeof(frames[0]) - (is_plain ? 0 : 2);
-    gr_msg *msg;
-    int rc = gr_msg_new(&msg);
-    if (rc < 0)
-        return rc;
-    for (size_t i = 0; i < len && rc == 0; i++)
-        rc = gr_msg_add(msg, frames[i].data, frames[i].len);
-    if (rc < 0)
-        gr_msg_destroy(&msg);
-    else
-        *out = msg;
-    return rc;
+    return gr_zap_build_request(out, &(gr_zap_request){
+                                         .id = gr_slice_str(number),
+                                         .domain = gr_slice_str(domain),
+                                         .address = question->address,
+                                         .mechanism = credentials->mechanism,
+                                         .credentials = {credentials->user, credentials->password},
+                                         .credential_count = 2,
+                                     });
 }
 
 static void ask(gr_majordomo *self, int64_t now_ms)
@@ -357,21 +347,14 @@ static void ask(gr_majordomo *self, int64_t now_ms)
     }
 }
 
-/* Same place, section "Reply format". */
 static void hear_answer(gr_majordomo *self, const gr_msg *msg, int64_t now_ms)
 {
-    enum { NUMBER = 2, STATUS, FRAMES = 7 };
+    gr_zap_reply reply;
     char number[NUMBER_LEN + 1] = "";
-    if (gr_msg_len(msg) != FRAMES || gr_msg_frame(msg, NUMBER).len != NUMBER_LEN)
+    if (!gr_zap_parse_reply(msg, &reply) || reply.id.len != NUMBER_LEN)
         return;
-    memcpy(number, gr_msg_frame(msg, NUMBER).data, NUMBER_LEN);
-    gr_slice status = gr_msg_frame(msg, STATUS);
-    enum gr_verdict verdict = GR_UNDECIDED;
-    if (gr_slice_equal(status, gr_slice_str("200")))
-        verdict = GR_ADMITTED;
-    else if (gr_slice_equal(status, gr_slice_str("400")))
-        verdict = GR_REFUSED;
-    gr_broker_answer(self->broker, strtoull(number, NULL, 16), verdict, now_ms);
+    memcpy(number, reply.id.data, NUMBER_LEN);
+    gr_broker_answer(self->broker, strtoull(number, NULL, 16), reply.verdict, now_ms);
 }
 
 static void take_answers(gr_majordomo *self, int64_t now_ms)
