@@ -92,15 +92,8 @@ static void on_idle(void *arg)
 static void on_ready(void *arg)
 {
     struct box *box = arg;
-    gr_state *state = box->state;
-    gr_loop_enter(state->loop);
-    if (!gr_state_push_dispatcher(state))
-        return;
-    lua_pushliteral(state->L, "work");
-    if (gr_bind_push_owner(state->L, box))
-        gr_state_call(state->L, 2, 0);
-    else
-        lua_pop(state->L, 2);
+    gr_loop_enter(box->state->loop);
+    gr_state_tell_owner(box->state, "work", box);
 }
 
 /* --- making one ----------------------------------------------------------------------------- */

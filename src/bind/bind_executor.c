@@ -32,16 +32,9 @@ static struct box *check_open(lua_State *L)
 static void on_ready(void *arg, gr_executor *executor)
 {
     struct box *box = arg;
-    gr_state *state = box->state;
     (void)executor;
-    gr_loop_enter(state->loop);
-    if (!gr_state_push_dispatcher(state))
-        return;
-    lua_pushliteral(state->L, "ready");
-    if (gr_bind_push_owner(state->L, box))
-        gr_state_call(state->L, 2, 0);
-    else
-        lua_pop(state->L, 2);
+    gr_loop_enter(box->state->loop);
+    gr_state_tell_owner(box->state, "ready", box);
 }
 
 /* --- to the executor --------------------------------------------------------------------- */
@@ -188,7 +181,7 @@ static int push_unreadable(lua_State *L, const gr_frame_head *head, int rc,
     lua_pushinteger(L, (lua_Integer)head->id);
     lua_pushinteger(L, (lua_Integer)head->memory);
     lua_pushnumber(L, (lua_Number)head->took_ns / 1e9);
-    lua_pushboolean(L, head->last);
+    lua_pushboolean(L, head->flag);
     lua_pushstring(L, gr_err_code(rc));
     lua_pushstring(L, gr_err_code(rc));
     lua_pushfstring(L, "the results of the job cannot be unpacked: %s", why->text);
@@ -206,7 +199,7 @@ static int push_end(lua_State *L, const gr_frame *frame)
     lua_pushinteger(L, (lua_Integer)head->id);
     lua_pushinteger(L, (lua_Integer)head->memory);
     lua_pushnumber(L, (lua_Number)head->took_ns / 1e9);
-    lua_pushboolean(L, head->type == GR_FRAME_DONE ? head->flag : head->last);
+    lua_pushboolean(L, head->flag);
     int n = push_values(L, frame, &why);
     if (n >= 0)
         return 5 + n;

@@ -48,15 +48,8 @@ static struct box *check_idle(lua_State *L)
 static void on_ended(uv_async_t *async)
 {
     struct ended *ended = async->data;
-    gr_state *state = ended->state;
-    gr_loop_enter(state->loop);
-    if (!gr_state_push_dispatcher(state))
-        return;
-    lua_pushliteral(state->L, "ended");
-    if (gr_bind_push_owner(state->L, ended->box))
-        gr_state_call(state->L, 2, 0);
-    else
-        lua_pop(state->L, 2);
+    gr_loop_enter(ended->state->loop);
+    gr_state_tell_owner(ended->state, "ended", ended->box);
 }
 
 /* From the broker's thread. */

@@ -184,13 +184,20 @@ static int f_item(lua_State *L) /* port.item(value) -> true | nil, code, text; w
     return 1;
 }
 
-/* Sends the job's last word. */
-static int end_job(lua_State *L, gr_frame **frame)
+/* Sends the job's last word: the frame's flag, and behind it the values. */
+static int end_job(lua_State *L, enum gr_frame_type type)
 {
     gr_inside *self = gr_inside_of(L);
+    bool flag = lua_toboolean(L, 1);
+    gr_frame *frame;
+    gr_pack_error why;
+    int rc = make_frame_of_values(L, &frame, type, self->job_id, 2, &why);
+    if (rc < 0)
+        return fail(L, rc, &why);
+    frame->head.flag = flag;
     gr_port_end_job(self->port);
-    int rc = gr_port_put(self->port, frame);
-    gr_frame_destroy(frame);
+    rc = gr_port_put(self->port, &frame);
+    gr_frame_destroy(&frame);
     if (rc < 0)
         return gr_bind_fail(L, rc, NULL);
     lua_pushboolean(L, 1);
@@ -199,28 +206,14 @@ static int end_job(lua_State *L, gr_frame **frame)
 
 static int f_done(lua_State *L) /* port.done(is_stream, ...) -> true | nil, code, text */
 {
-    gr_frame *frame;
-    gr_pack_error why;
-    bool is_stream = lua_toboolean(L, 1);
-    int rc = make_frame_of_values(L, &frame, GR_FRAME_DONE, gr_inside_of(L)->job_id, 2, &why);
-    if (rc < 0)
-        return fail(L, rc, &why);
-    frame->head.flag = is_stream;
-    return end_job(L, &frame);
+    return end_job(L, GR_FRAME_DONE);
 }
 
 static int f_fail(lua_State *L)
 /* port.fail(last, code, class, message, traceback) -> true | nil, code, text; last: takes no more
  * jobs */
 {
-    gr_frame *frame;
-    gr_pack_error why;
-    bool last = lua_toboolean(L, 1);
-    int rc = make_frame_of_values(L, &frame, GR_FRAME_FAILED, gr_inside_of(L)->job_id, 2, &why);
-    if (rc < 0)
-        return fail(L, rc, &why);
-    frame->head.last = last;
-    return end_job(L, &frame);
+    return end_job(L, GR_FRAME_FAILED);
 }
 
 static int f_ask(lua_State *L)

@@ -28,7 +28,8 @@ enum gr_frame_type {
     GR_FRAME_ITEM,  /* id; body: one value */
     GR_FRAME_DONE,  /* id; flag: the job is a stream; body: results, of which c bytes are positional
                      */
-    GR_FRAME_FAILED,   /* id, 0 when it could not start; body: code, class, message, traceback */
+    GR_FRAME_FAILED,   /* id, 0 when it could not start; flag: it takes no more jobs and ends; body:
+                          code, class, message, traceback */
     GR_FRAME_QUESTION, /* id, to be echoed; body: arguments, of which c bytes are positional */
     GR_FRAME_LOG, /* of a process: a level; body: the logger's name, b bytes; text, c bytes; fields
                      as log_fields.h packs them */
@@ -41,8 +42,7 @@ enum { GR_FRAME_MAX = 160 << 20 };    /* bytes of a body: 64 MiB of values, twic
 typedef struct gr_frame_head {
     uint32_t len; /* of the body */
     uint8_t type;
-    uint8_t flag; /* this and the next are true or false; a process may send any byte */
-    uint8_t last; /* DONE, FAILED: the executor takes no more jobs and ends */
+    uint8_t flag; /* true or false, see above; a process may send any byte */
     uint32_t a, b, c;
     uint64_t id;
     uint64_t number;

@@ -58,6 +58,17 @@ bool gr_state_push_dispatcher(gr_state *self)
     return true;
 }
 
+void gr_state_tell_owner(gr_state *self, const char *what, void *box)
+{
+    if (!gr_state_push_dispatcher(self))
+        return;
+    lua_pushstring(self->L, what);
+    if (gr_bind_push_owner(self->L, box))
+        gr_state_call(self->L, 2, 0);
+    else
+        lua_pop(self->L, 2);
+}
+
 void gr_state_exit(gr_state *self, int code)
 {
     if (self->exit_code == 0)
@@ -70,14 +81,7 @@ void gr_state_exit(gr_state *self, int code)
 
 static void on_ready(void *arg, gr_endpoint *endpoint)
 {
-    gr_state *self = arg;
-    if (!gr_state_push_dispatcher(self))
-        return;
-    lua_pushliteral(self->L, "ready");
-    if (gr_bind_push_owner(self->L, gr_endpoint_owner(endpoint)))
-        gr_state_call(self->L, 2, 0);
-    else
-        lua_pop(self->L, 2);
+    gr_state_tell_owner(arg, "ready", gr_endpoint_owner(endpoint));
 }
 
 static void tell(gr_state *self, const char *what)

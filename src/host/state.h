@@ -54,6 +54,10 @@ int gr_state_call(lua_State *L, int nargs, int nresults);
  */
 bool gr_state_push_dispatcher(gr_state *self);
 
+/* Tells the dispatcher what has happened to the owner of a box, see gr_bind_remember(); from
+ * callbacks of the loop. Nothing happens when the owner has gone. */
+void gr_state_tell_owner(gr_state *self, const char *what, void *box);
+
 /* Ends the host after this turn of the loop. The first code that is not 0 stays. */
 void gr_state_exit(gr_state *self, int code);
 
