@@ -8,6 +8,7 @@
 local core = require "gaterpc.core"
 local dialect = require "gaterpc.dialect"
 local errors = require "gaterpc.error"
+local events = require "gaterpc.events"
 local huge = require "gaterpc.huge"
 local options = require "gaterpc.options"
 local settings = require "gaterpc.settings"
@@ -140,14 +141,7 @@ on[END] = function(self, id, items, count, bytes, digest)
 end
 
 function connection:on_ready()
-  local engine = self.core
-  local function handle(kind, ...)
-    if not kind then return false end
-    local handler = on[kind]
-    if handler then handler(self, ...) end
-    return true
-  end
-  while handle(engine:next()) do end -- luacheck: ignore 542
+  events.take(self, on)
 end
 
 ---Gives a call up.

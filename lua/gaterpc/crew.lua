@@ -4,6 +4,7 @@
 
 local core = require "gaterpc.core"
 local errors = require "gaterpc.error"
+local events = require "gaterpc.events"
 local msgpack = require "gaterpc.msgpack"
 local settings = require "gaterpc.settings"
 local stream = require "gaterpc.stream"
@@ -565,13 +566,7 @@ end
 
 ---@package
 function member:on_ready()
-  local engine = self.core
-  local function handle(kind, ...)
-    if not kind then return false end
-    on[kind](self, ...)
-    return true
-  end
-  while handle(engine:next()) do end -- luacheck: ignore 542
+  events.take(self, on)
 end
 
 -------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 local core = require "gaterpc.core"
 local dialect = require "gaterpc.dialect"
 local errors = require "gaterpc.error"
+local events = require "gaterpc.events"
 local huge = require "gaterpc.huge"
 local interface = require "gaterpc.interface"
 local msgpack = require "gaterpc.msgpack"
@@ -246,13 +247,7 @@ on[BARRED] = function(self, code, text)
 end
 
 function registration:on_ready()
-  local engine = self.core
-  local function handle(kind, ...)
-    if not kind then return false end
-    on[kind](self, ...)
-    return true
-  end
-  while self.core == engine and handle(engine:next()) do end -- luacheck: ignore 542
+  events.take(self, on)
 end
 
 -------------------------------------------------------------------------------------------------

@@ -33,8 +33,6 @@ void gr_bind_executor(lua_State *L);
 void gr_bind_zap(lua_State *L);
 void gr_bind_log(lua_State *L); /* for any lua_State of the process, in any thread */
 
-enum { GR_BIND_KEY_LEN = 40 }; /* a key of CURVE in Z85 */
-
 /* Returns nil, code, text to Lua. text NULL: the error's own. [-0, +3] */
 int gr_bind_fail(lua_State *L, int err, const char *text);
 

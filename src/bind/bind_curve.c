@@ -5,19 +5,26 @@
 
 #include "base/err.h"
 #include "bind/bind.h"
+#include "bind/bind_curve.h"
 
-enum { TEXT_SIZE = GR_BIND_KEY_LEN + 1, RAW_LEN = 32 };
+enum { TEXT_SIZE = GR_BIND_KEY_LEN + 1 };
 
-static bool is_key(gr_slice text)
+bool gr_bind_read_key(gr_slice text, uint8_t out[GR_CURVE_KEY_LEN])
 {
-    uint8_t raw[RAW_LEN];
     char copy[TEXT_SIZE] = {0};
     if (text.len != GR_BIND_KEY_LEN || memchr(text.data, 0, text.len) != NULL)
         return false;
     memcpy(copy, text.data, text.len);
-    bool is_valid = zmq_z85_decode(raw, copy) != NULL;
-    explicit_bzero(raw, sizeof(raw));
+    bool is_valid = zmq_z85_decode(out, copy) != NULL;
     explicit_bzero(copy, sizeof(copy));
+    return is_valid;
+}
+
+static bool is_key(gr_slice text)
+{
+    uint8_t raw[GR_CURVE_KEY_LEN];
+    bool is_valid = gr_bind_read_key(text, raw);
+    explicit_bzero(raw, sizeof(raw));
     return is_valid;
 }
 

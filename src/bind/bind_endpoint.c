@@ -4,6 +4,7 @@
 
 #include "base/err.h"
 #include "bind/bind.h"
+#include "bind/bind_curve.h"
 #include "engine/pulse.h"
 #include "host/state.h"
 
@@ -55,8 +56,7 @@ void gr_bind_endpoint_options(lua_State *L, gr_bind_options *out)
 /* [-0, +0] */
 static bool read_key(lua_State *L, const char *name, uint8_t key[GR_CURVE_KEY_LEN])
 {
-    const char *text = gr_bind_opt_string(L, 1, name, "");
-    return strlen(text) == GR_BIND_KEY_LEN && zmq_z85_decode(key, text) != NULL;
+    return gr_bind_read_key(gr_slice_str(gr_bind_opt_string(L, 1, name, "")), key);
 }
 
 /* Returns 0 or GR_EINVAL. What is written to out is to be wiped in any case. */

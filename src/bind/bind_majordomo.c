@@ -1,9 +1,9 @@
 /* bind_majordomo.c - the broker for Lua: core.majordomo{...} -> majordomo. */
-#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/err.h"
+#include "bind/bind_curve.h"
 #include "bind/bind_zap.h"
 #include "host/state.h"
 #include "net/majordomo.h"
@@ -120,12 +120,8 @@ f_majordomo(lua_State *L) /* core.majordomo(options, owner) -> majordomo | nil, 
 /* Field `name` of the table at index as bytes of a key in Z85; it must be one. */
 static void get_key(lua_State *L, int index, const char *name, uint8_t out[GR_CURVE_KEY_LEN])
 {
-    char z85[41];
-    const char *text = gr_bind_opt_string(L, index, name, "");
-    luaL_argcheck(L, strlen(text) == sizeof(z85) - 1, index, "a CURVE key has 40 characters");
-    memcpy(z85, text, sizeof(z85));
-    luaL_argcheck(L, zmq_z85_decode(out, z85) != NULL, index, "a CURVE key is Z85 text");
-    sodium_memzero(z85, sizeof(z85));
+    gr_slice text = gr_slice_str(gr_bind_opt_string(L, index, name, ""));
+    luaL_argcheck(L, gr_bind_read_key(text, out), index, "a key has 40 characters of Z85");
 }
 
 /* { mechanism =, domain =, public =, secret = } */
@@ -156,7 +152,7 @@ static int m_bind(lua_State *L)
     luaL_checktype(L, 4, LUA_TTABLE);
     get_security(L, 4, &security);
     int rc = gr_majordomo_bind(box->majordomo, side, address, &security, bound, sizeof(bound));
-    sodium_memzero(&security, sizeof(security));
+    explicit_bzero(&security, sizeof(security));
     if (rc < 0)
         return gr_bind_fail(L, rc, NULL);
     lua_pushstring(L, bound);

@@ -1,10 +1,9 @@
 /* bind_zap.c - who is let in, for Lua: core.policy() -> policy, and the ZAP handler of this
  * process. */
 #include <sodium.h>
-#include <string.h>
-#include <zmq.h>
 
 #include "base/err.h"
+#include "bind/bind_curve.h"
 #include "bind/bind_zap.h"
 #include "host/state.h"
 #include "net/zap_host.h"
@@ -61,11 +60,7 @@ static int m_add_key(lua_State *L)
     gr_policy *policy = check_policy(L, 1);
     gr_slice name = gr_bind_check_slice(L, 2), text = gr_bind_check_slice(L, 3);
     uint8_t key[GR_POLICY_KEY_LEN];
-    char z85[41];
-    if (text.len != sizeof(z85) - 1 || strlen((const char *)text.data) != text.len)
-        return gr_bind_fail(L, GR_EINVAL, "a CURVE key is Z85 text of 40 characters");
-    memcpy(z85, text.data, sizeof(z85)); /* Lua's strings end with a zero */
-    if (zmq_z85_decode(key, z85) == NULL)
+    if (!gr_bind_read_key(text, key))
         return gr_bind_fail(L, GR_EINVAL, "a CURVE key is Z85 text of 40 characters");
     return done(L, gr_policy_add_key(policy, name, key),
                 "a name has 1 to 255 bytes, and a key belongs to one user");
