@@ -5,14 +5,11 @@
 local bare, seconds, rounds = arg[1], tonumber(arg[2] or 2), tonumber(arg[3] or 3)
 local dir = arg[0]:match("^(.*)/") or "."
 local runs = dofile(dir .. "/rounds.lua")
-local start, fields, column, ratio = runs.start, runs.fields, runs.column, runs.ratio
+local column, ratio = runs.column, runs.ratio
 local STREAM_ITEMS = 1000000
 
 local function run_bare(...)
-  local process = start(bare, { ... })
-  local text = runs.line(process)
-  process.ended:await(30)
-  return fields(text)
+  return runs.run(bare, { ... })
 end
 
 local function run_ours(transport, ...)

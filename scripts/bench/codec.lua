@@ -12,10 +12,7 @@ local made = dofile "scripts/bench/data.lua"
 local column, ratio = runs.column, runs.ratio
 
 local function run_bare(...)
-  local process = runs.start(bare, { ... })
-  local text = runs.line(process)
-  assert(process.ended:await() == 0)
-  return runs.fields(text)
+  return runs.run(bare, { ... })
 end
 
 local function mb_per_s(len, run)

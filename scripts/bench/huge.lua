@@ -10,23 +10,20 @@ local bare, seconds, rounds = arg[1], tonumber(arg[2] or 1), tonumber(arg[3] or 
 local runs = dofile "scripts/bench/rounds.lua"
 local data = dofile "scripts/bench/data.lua"
 local SIZE = 32 << 20
-local SILENCE = 120 -- seconds that a program may say nothing
+local SILENCE = 120 -- seconds that a result may take
 
 local path = data.file(data.mixed(SIZE))
 local base = os.tmpname()
 os.remove(base)
 local broker = runs.start(uv.exepath(), {
   "scripts/bench/broker.lua", "ipc://" .. base .. ".f", "ipc://" .. base .. ".b" })
-local front, back = runs.line(broker, SILENCE):match "(%S+)%s+(%S+)"
+local front, back = runs.line(broker):match "(%S+)%s+(%S+)"
 local worker = runs.start(uv.exepath(), { "scripts/bench/huge_worker.lua", back, path })
-runs.line(worker, SILENCE)
+runs.line(worker)
 local client = gaterpc.Client { broker = front, timeout = SILENCE }
 
 local function run_bare(name, level)
-  local process = runs.start(bare, { name, ("%d"):format(level), path, tostring(seconds) })
-  local text = runs.line(process, SILENCE)
-  assert(process.ended:await() == 0)
-  return runs.fields(text)
+  return runs.run(bare, { name, ("%d"):format(level), path, tostring(seconds) })
 end
 
 -- MB/s of what comes out at the client.

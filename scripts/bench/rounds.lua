@@ -47,6 +47,14 @@ function M.fields(text)
   return found
 end
 
+---Runs a program to its end; the numbers of the line that it prints.
+function M.run(path, args)
+  local process = M.start(path, args)
+  local text = M.line(process)
+  if process.ended:await(30) ~= 0 then error "a process of the benchmark has failed" end
+  return M.fields(text)
+end
+
 ---Broker, worker and client of ours in a process each, over "ipc" or "tcp"; ... are arguments of client.lua. Gives
 ---what the client prints.
 function M.three(dir, transport, ...)

@@ -46,10 +46,6 @@ static void hash_credentials(gr_broker *self, const gr_peer *peer,
                              const gr_credentials *credentials, uint8_t out[HASH_LEN])
 {
     crypto_generichash_state state;
-    if (self->last_question == 0) {
-        randombytes_buf(self->hash_key, sizeof(self->hash_key));
-        self->last_question = 1;
-    }
     crypto_generichash_init(&state, self->hash_key, sizeof(self->hash_key), HASH_LEN);
     hash_slice(&state, credentials->mechanism);
     hash_slice(&state, credentials->user);
@@ -226,6 +222,7 @@ void gr_broker_expire_questions(gr_broker *self, int64_t now_ms)
 void gr_broker_secure(gr_broker *self)
 {
     self->secured = true;
+    randombytes_buf(self->hash_key, sizeof(self->hash_key));
 }
 
 int gr_broker_set_user(gr_broker *self, gr_peer *peer, gr_slice user, gr_slice address)
@@ -258,14 +255,18 @@ static bool become(gr_peer *peer, gr_slice user)
     return gr_buf_append(&peer->user, user.data, user.len) == 0;
 }
 
+static void note(gr_broker *self, const gr_peer *peer, const char *what)
+{
+    gr_broker_note_refused(self, peer, what, gr_slice_str(""), gr_slice_str(""));
+}
+
 enum identity gr_broker_identify(gr_broker *self, gr_peer *peer, const gr_envelope *envelope,
                                  int64_t now_ms)
 {
     const gr_credentials *credentials = &envelope->credentials;
     uint8_t hash[HASH_LEN];
     if (!is_sender(peer, envelope)) {
-        gr_broker_note_refused(self, peer, "spoke in the name of another one", gr_slice_str(""),
-                               gr_slice_str(""));
+        note(self, peer, "spoke in the name of another one");
         return FORGER;
     }
     if (peer->vouched)
@@ -274,8 +275,7 @@ enum identity gr_broker_identify(gr_broker *self, gr_peer *peer, const gr_envelo
         return KNOWN;
     /* The original's own ZAP service lets everybody in who says NULL or GSSAPI: it is not asked. */
     if (!gr_slice_equal(credentials->mechanism, gr_slice_str("PLAIN"))) {
-        gr_broker_note_refused(self, peer, "did not say who it is", gr_slice_str(""),
-                               gr_slice_str(""));
+        note(self, peer, "did not say who it is");
         return STRANGER;
     }
     hash_credentials(self, peer, credentials, hash);
@@ -284,8 +284,7 @@ enum identity gr_broker_identify(gr_broker *self, gr_peer *peer, const gr_envelo
         return ask(self, peer, credentials, hash, now_ms) ? WAITING : UNSURE;
     if (known->is == GR_ADMITTED && become(peer, credentials->user))
         return KNOWN;
-    gr_broker_note_refused(self, peer, "gave wrong credentials", gr_slice_str(""),
-                           gr_slice_str(""));
+    note(self, peer, "gave wrong credentials");
     return known->is == GR_UNDECIDED ? UNSURE : STRANGER;
 }
 
