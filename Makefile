@@ -106,12 +106,12 @@ check: all ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
 
 lint: ## luacheck, clang-format, and the warnings of gcc and clang as errors
 	luacheck -qq lua spec examples scripts
-	clang-format --dry-run -Werror $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
+	clang-format --dry-run -Werror $(wildcard src/*/*.[ch] spec/support/*.[ch] spec/fuzz/*.[ch] scripts/bench/*.c)
 	@for cc in gcc clang; do echo $(sources) | \
 	xargs -n 4 -P "$$(nproc)" $$cc $(filter-out -flto% -MMD -MP,$(cflags)) -Werror -fsyntax-only || exit 1; done
 
 format: ## clang-format over all C files
-	clang-format -i $(wildcard src/*/*.[ch] spec/support/*.c spec/fuzz/*.c scripts/bench/*.c)
+	clang-format -i $(wildcard src/*/*.[ch] spec/support/*.[ch] spec/fuzz/*.[ch] scripts/bench/*.c)
 
 docs: host ## make the tables of docs/settings.md, and the annotations of settings, anew
 	$(HOST) scripts/manual.lua --write

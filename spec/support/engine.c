@@ -11,6 +11,7 @@
 #include "engine/broker.h"
 #include "engine/client.h"
 #include "engine/worker.h"
+#include "spec.h"
 
 /* The words that specs use for types; "?" for none. */
 static const char *type_name(int type)
@@ -41,28 +42,6 @@ static const char *const types[] = {
 
 /* --- values ------------------------------------------------------------------------------ */
 
-static int fail(lua_State *L, int err)
-{
-    lua_pushnil(L);
-    lua_pushstring(L, gr_err_code(err));
-    return 2;
-}
-
-static int done(lua_State *L, int rc)
-{
-    if (rc < 0)
-        return fail(L, rc);
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-static gr_slice check_slice(lua_State *L, int index)
-{
-    size_t len;
-    const char *data = luaL_checklstring(L, index, &len);
-    return gr_slice_of(data, len);
-}
-
 static void set_integer(lua_State *L, const char *name, uint64_t value)
 {
     lua_pushinteger(L, (lua_Integer)value);
@@ -71,7 +50,7 @@ static void set_integer(lua_State *L, const char *name, uint64_t value)
 
 static void set_slice(lua_State *L, const char *name, gr_slice value)
 {
-    lua_pushlstring(L, value.len > 0 ? (const char *)value.data : "", value.len);
+    push_slice(L, value);
     lua_setfield(L, -2, name);
 }
 

@@ -5,14 +5,11 @@
 ---  c:say { type = "REQUEST", id = 1, service = "Math", method = "add" }
 ---  local request = w:hear "REQUEST"                     -- the next thing it was sent
 ---
----The module itself, spec/support/engine.c, lies next to the host that runs the specs.
+---The module itself is spec/support/engine.c.
 
 local msgpack = require "gaterpc.msgpack"
 
-local folder = require "luv".exepath():match "^(.*)/"
-package.cpath = folder .. "/spec/?.so;" .. package.cpath
-local ok, engine = pcall(require, "engine")
-if not ok then error("spec/engine.so is missing next to the host; `make` builds it\n" .. engine, 0) end
+local engine = require "support.module" "engine"
 
 local M = setmetatable({}, { __index = engine })
 

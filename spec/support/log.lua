@@ -10,8 +10,7 @@ local uv = require "luv"
 local process = require "support.process"
 
 local folder = uv.exepath():match "^(.*)/"
-package.cpath = folder .. "/spec/?.so;" .. package.cpath
-local c = require "logspec"
+local c = require "support.module" "logspec"
 
 local M = setmetatable({}, { __index = c })
 

@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "net/sock.h"
+#include "spec.h"
 
 #define SOCK "socks.sock"
 #define ZAP  "socks.zap"
@@ -24,17 +25,6 @@ static gr_sock *check_sock(lua_State *L)
     gr_sock **box = luaL_checkudata(L, 1, SOCK);
     luaL_argcheck(L, *box != NULL, 1, "it is closed");
     return *box;
-}
-
-static int done(lua_State *L, int rc)
-{
-    if (rc < 0) {
-        lua_pushnil(L);
-        lua_pushstring(L, gr_err_code(rc));
-        return 2;
-    }
-    lua_pushboolean(L, 1);
-    return 1;
 }
 
 static int f_sock(lua_State *L) /* socks.dealer([handshake_ms]), socks.router() -> sock */

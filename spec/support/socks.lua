@@ -2,10 +2,7 @@
 
 local process = require "support.process"
 
-local folder = require "luv".exepath():match "^(.*)/"
-package.cpath = folder .. "/spec/?.so;" .. package.cpath
-local ok, socks = pcall(require, "socks")
-if not ok then error("spec/socks.so is missing next to the host; `make` builds it\n" .. socks, 0) end
+local socks = require "support.module" "socks"
 
 local M = setmetatable({}, { __index = socks })
 

@@ -14,6 +14,7 @@
 #include "engine/engine.h"
 #include "engine/penalty.h"
 #include "engine/zap.h"
+#include "spec.h"
 
 #define POLICY  "zapspec.policy"
 #define ZAP     "zapspec.zap"
@@ -27,29 +28,6 @@ static int64_t now_ms;
 static const char *const doors[] = {"inner", "service", "remote", NULL};
 static const char *const verdicts[] = {"refused", "admitted", "undecided"};
 static const char *const actions[] = {"register", "call", NULL};
-
-static int done(lua_State *L, int rc)
-{
-    if (rc < 0) {
-        lua_pushnil(L);
-        lua_pushstring(L, gr_err_code(rc));
-        return 2;
-    }
-    lua_pushboolean(L, 1);
-    return 1;
-}
-
-static gr_slice check_slice(lua_State *L, int index)
-{
-    size_t len;
-    const char *data = luaL_checklstring(L, index, &len);
-    return gr_slice_of(data, len);
-}
-
-static void push_slice(lua_State *L, gr_slice slice)
-{
-    lua_pushlstring(L, slice.len > 0 ? (const char *)slice.data : "", slice.len);
-}
 
 /* [-0, +1] A closed box of this class. */
 static void *push_box(lua_State *L, size_t size, const char *class)

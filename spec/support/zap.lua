@@ -1,9 +1,6 @@
 ---Policies and the answers to ZAP requests, driven by hand: see spec/support/zap.c.
 
-local folder = require "luv".exepath():match "^(.*)/"
-package.cpath = folder .. "/spec/?.so;" .. package.cpath
-local ok, zapspec = pcall(require, "zapspec")
-if not ok then error("spec/zapspec.so is missing next to the host; `make` builds it\n" .. zapspec, 0) end
+local zapspec = require "support.module" "zapspec"
 
 local M = setmetatable({}, { __index = zapspec })
 
