@@ -35,7 +35,7 @@ local HOST = uv.exepath()
 local methods = {}
 local mt = { __index = methods }
 
-local children = {}
+local children, clients = {}, {}
 local dir, serial = nil, 0
 
 -------------------------------------------------------------------------------------------------
@@ -401,8 +401,22 @@ local function check_reports(list)
   end
 end
 
----Ends all children, removes what the test has left behind, and fails when a sanitizer complained.
+---A client in this process, closed by finish().
+---@param frontend string
+---@param dialect? gaterpc.Dialect
+---@param more? table  gaterpc.ClientOptions
+---@return gaterpc.Client
+function M.connect(frontend, dialect, more)
+  local given = { broker = frontend, dialect = dialect, timeout = M.limit(10) }
+  for name, value in pairs(more or {}) do given[name] = value end
+  local client = require("gaterpc").Client(given)
+  clients[#clients + 1] = client
+  return client
+end
+
+---Closes all clients, ends all children, removes what the test has left behind, and fails when a sanitizer complained.
 function M.finish()
+  for i = #clients, 1, -1 do table.remove(clients, i):close() end
   local list = children
   children = {}
   for _, child in ipairs(list) do

@@ -28,17 +28,16 @@ function Any.interface:big(n)
 end
 
 describe("dialects over sockets", function()
-  local broker, front, back, workers, clients
+  local broker, front, back, workers
 
   before_each(function()
-    workers, clients = {}, {}
+    workers = {}
     broker = gaterpc.Majordomo { backend = process.ipc "back" }
     broker:bind(process.ipc "front")
     front, back = broker:start():addresses()
   end)
 
   after_each(function()
-    for _, each in ipairs(clients) do each:close() end
     for _, each in ipairs(workers) do each:close() end
     broker:close()
     process.finish()
@@ -54,11 +53,7 @@ describe("dialects over sockets", function()
   end
 
   local function connect(dialect, more)
-    local given = { broker = front, dialect = dialect, timeout = process.limit(10) }
-    for name, value in pairs(more or {}) do given[name] = value end
-    local made = gaterpc.Client(given)
-    clients[#clients + 1] = made
-    return made
+    return process.connect(front, dialect, more)
   end
 
   for _, of_worker in ipairs(dialects) do

@@ -63,14 +63,9 @@ broker:run()
 ]]
 
 describe("the handlers of a broker", function()
-  local host, front, back, clients
+  local host, front, back
 
-  before_each(function() clients = {} end)
-
-  after_each(function()
-    for _, each in ipairs(clients) do each:close() end
-    process.finish()
-  end)
+  after_each(process.finish)
 
   local function open(heartbeat, address)
     host = process.host(BROKER, {
@@ -80,11 +75,7 @@ describe("the handlers of a broker", function()
   end
 
   local function connect(dialect, more)
-    local given = { broker = front, dialect = dialect, timeout = process.limit(10) }
-    for name, value in pairs(more or {}) do given[name] = value end
-    local made = gaterpc.Client(given)
-    clients[#clients + 1] = made
-    return made
+    return process.connect(front, dialect, more)
   end
 
   for _, dialect in ipairs { "gh1", "gate01", "gate02" } do

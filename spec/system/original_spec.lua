@@ -74,14 +74,9 @@ local function hex(n, seed)
 end
 
 describe("what the original tests", function()
-  local worker, front, back, clients
+  local worker, front, back
 
-  before_each(function() clients = {} end)
-
-  after_each(function()
-    for _, each in ipairs(clients) do each:close() end
-    process.finish()
-  end)
+  after_each(process.finish)
 
   local function open(kind, options)
     local _
@@ -90,11 +85,7 @@ describe("what the original tests", function()
   end
 
   local function connect(dialect, more)
-    local given = { broker = front, dialect = dialect, timeout = process.limit(20) }
-    for name, value in pairs(more or {}) do given[name] = value end
-    local made = gaterpc.Client(given)
-    clients[#clients + 1] = made
-    return made
+    return process.connect(front, dialect, more or { timeout = process.limit(20) })
   end
 
   for _, dialect in ipairs(dialects) do
@@ -163,7 +154,7 @@ describe("what the original tests", function()
     open("ipc", { heartbeat = beat, liveness = 3 })
     local list = {}
     for _, dialect in ipairs(dialects) do
-      list[dialect] = connect(dialect, { heartbeat = beat, liveness = 3 })
+      list[dialect] = connect(dialect, { heartbeat = beat, liveness = 3, timeout = process.limit(20) })
       assert.same({ 1 }, list[dialect].atest(1))
     end
     task.sleep(beat * 15) -- silence is what is tested here
