@@ -257,6 +257,17 @@ describe("the log of a host", function()
   end)
 
   describe("opens its files anew", function()
+    -- Takes the file away from a host that writes lines, and waits until it writes to a new one.
+    local function rotate(host, path)
+      process.eventually(function() return #spec.read_file(path) > 1000 end, "lines")
+      assert(os.rename(path, path .. ".old"))
+      host:kill "sighup"
+      process.eventually(function()
+        local file <close> = io.open(path)
+        return file and #file:read "a" > 1000
+      end, "lines in the new file")
+    end
+
     local function check(old, new)
       local before, after = numbers_in(spec.read_file(old)), numbers_in(spec.read_file(new))
       assert.is_true(#before > 0)
@@ -282,13 +293,7 @@ describe("the log of a host", function()
         print "go"
         gaterpc.task.sleep(1000)]]):format(path))
       host:wait_line "go"
-      process.eventually(function() return #spec.read_file(path) > 1000 end, "lines")
-      assert(os.rename(path, path .. ".old"))
-      host:kill "sighup"
-      process.eventually(function()
-        local file <close> = io.open(path)
-        return file and #file:read "a" > 1000
-      end, "lines in the new file")
+      rotate(host, path)
       assert.is_true(host:is_running())
       host:kill "sigterm"
       host:wait_exit()
@@ -311,13 +316,7 @@ describe("the log of a host", function()
           while core.now() < pause do end
         end]]):format(path))
       host:wait_line "go"
-      process.eventually(function() return #spec.read_file(path) > 1000 end, "lines")
-      assert(os.rename(path, path .. ".old"))
-      host:kill "sighup"
-      process.eventually(function()
-        local file <close> = io.open(path)
-        return file and #file:read "a" > 1000
-      end, "lines in the new file")
+      rotate(host, path)
       host:kill "sigkill"
       host:wait_exit()
       check(path .. ".old", path)
