@@ -470,6 +470,16 @@ local function tick(world, ms)
   world.broker:tick()
 end
 
+---Whatever is due meanwhile is done in time.
+local function pass(world, ms)
+  local till = world.now + ms
+  repeat
+    local due = world.broker:next_due() or till
+    tick(world, math.min(math.max(due, world.now + 1), till) - world.now)
+    pump(world)
+  until world.now == till
+end
+
 ---What must be true between two steps.
 local function check_world(world)
   local stats = world.broker:stats()
@@ -525,8 +535,7 @@ local function step(world)
   local dice = random(100)
   world.loose = false
   if dice <= 10 then
-    tick(world, random(100) == 1 and random(4000) or random(20) - 1)
-    pump(world)
+    pass(world, random(100) == 1 and random(4000) or random(20) - 1)
     if world.strict then check_deadlines(world) end
     return
   elseif dice <= 12 and not world.strict then
@@ -553,8 +562,7 @@ local function finish(world)
       if peer.role then say(world, peer, { type = "HEARTBEAT" }) end
     end)
     pump(world)
-    tick(world, 190)
-    pump(world)
+    pass(world, 190)
   end
   for _, call in pairs(world.calls) do
     check(call.deadline == NEVER and call.items == 0, "%s is open after its time", call.payload)

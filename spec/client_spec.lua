@@ -46,10 +46,7 @@ local function call(more)
   return c:call(request)
 end
 
-local function tick(ms)
-  engine.at(ms)
-  c:tick()
-end
+local function tick(ms) engine.pass(c, ms) end
 
 ---The one event that there is, a FAILED of this call.
 local function assert_failed(code, id, text)
@@ -663,6 +660,25 @@ describe("client, heartbeats", function()
     c:disconnected()
     c:connected()
     assert.equal("HELLO", (said()))
+  end)
+
+  it("are not missed in a time in which we did not run ourselves, which may happen three times", function()
+    start({ heartbeat_ms = 100 }, { deadline_ms = 100, window = 2 })
+    engine.at(5000)
+    c:tick()
+    assert.is_true(c:is_up())
+    tick(5199)
+    assert.is_true(c:is_up())
+    tick(5200)
+    assert.is_false(c:is_up())
+
+    engine.at(0)
+    start({ heartbeat_ms = 100 }, { deadline_ms = 100, window = 2 })
+    for i = 1, 4 do
+      engine.at(i * 5000)
+      c:tick()
+      assert.equal(i < 4, c:is_up())
+    end
   end)
 
   it("are expected as often as our own until the broker has answered", function()

@@ -95,11 +95,9 @@ describe("a worker engine of", function()
       it("comes back under a new id when the broker is silent", function()
         hear { type = "HEARTBEAT" }
         engine.events(w)
-        engine.at(1000 + 3 * beat - 1)
-        w:tick()
+        engine.pass(w, 1000 + 3 * beat - 1)
         assert.is_false(w:take_reconnect())
-        engine.at(1000 + 3 * beat)
-        w:tick()
+        engine.pass(w, 1000 + 3 * beat)
         assert.equal("DOWN", happened())
         assert.is_true(w:take_reconnect())
         local before = id

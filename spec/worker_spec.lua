@@ -49,10 +49,7 @@ local function request(route, more)
   hear(envelope)
 end
 
-local function tick(ms)
-  engine.at(ms)
-  w:tick()
-end
+local function tick(ms) engine.pass(w, ms) end
 
 before_each(function() start() end)
 
@@ -706,6 +703,25 @@ describe("worker, heartbeats", function()
     w:disconnected()
     w:connected()
     assert.equal("READY", (said()))
+  end)
+
+  it("are not missed in a time in which we did not run ourselves, which may happen three times", function()
+    start({ heartbeat_ms = 100 }, { deadline_ms = 100, window = 2 })
+    engine.at(5000)
+    w:tick()
+    assert.is_true(w:is_up())
+    tick(5199)
+    assert.is_true(w:is_up())
+    tick(5200)
+    assert.is_false(w:is_up())
+
+    engine.at(0)
+    start({ heartbeat_ms = 100 }, { deadline_ms = 100, window = 2 })
+    for i = 1, 4 do
+      engine.at(i * 5000)
+      w:tick()
+      assert.equal(i < 4, w:is_up())
+    end
   end)
 
   it("are expected as often as our own until the broker has answered", function()

@@ -30,6 +30,20 @@ function M.read(...)
   return envelope
 end
 
+---Makes it `ms`, and lets an engine tick whenever something was due until then. A tick alone, after a long
+---time, is what a process sees that did not run.
+function M.pass(it, ms)
+  local last
+  local due = it:next_due()
+  while due and due <= ms and due ~= last do
+    engine.at(due)
+    it:tick()
+    last, due = due, it:next_due()
+  end
+  engine.at(ms)
+  it:tick()
+end
+
 ---Everything that an engine of a worker or client wants to send.
 ---@param read? fun(...: string): table  makes a table of a message's frames; default: M.read
 function M.outs(it, read)
@@ -127,6 +141,11 @@ end
 function bench:tick(ms)
   engine.at(ms)
   self.broker:tick()
+end
+
+---The same, and what was due until then was done in time.
+function bench:pass(ms)
+  M.pass(self.broker, ms)
 end
 
 function bench:stats()

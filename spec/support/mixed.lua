@@ -78,8 +78,7 @@ function world:pump()
 end
 
 function world:tick(ms)
-  engine.at(ms)
-  self.broker:tick()
+  engine.pass(self.broker, ms)
 end
 
 function world:stats()

@@ -313,7 +313,7 @@ void gr_broker_receive(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now
         if (peer->role == NEW)
             gr_broker_remove_peer(self, peer, now_ms); /* never said a word that we understand */
     } else {
-        peer->pulse.heard_ms = now_ms;
+        gr_pulse_hear(&peer->pulse, now_ms);
         handle(self, peer, &envelope, msg, now_ms);
     }
     gr_msg_destroy(msg);

@@ -529,7 +529,7 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
         gr_msg_destroy(msg);
         return;
     }
-    self->pulse.heard_ms = now_ms;
+    gr_pulse_hear(&self->pulse, now_ms);
     if (self->foreign.dialect->parse(*msg, 0, GR_BROKER_TO_CLIENT, &self->scratch, &envelope) < 0) {
         self->stats.malformed++;
         gr_msg_destroy(msg);

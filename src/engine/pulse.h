@@ -1,7 +1,8 @@
 /* pulse.h - heartbeats of one connection: when to send one, when the other side counts as dead.
  *
  * Each side says in HELLO or READY how often it beats and how many beats may be missed, and is
- * judged by what it said, so unequal settings do no harm. Anything heard counts as a beat.
+ * judged by what it said, so unequal settings do no harm. Anything heard counts as a beat, and
+ * time in which we ourselves did not run (a stopped process, a paused machine) counts for nobody.
  * Reads no clock; a zero interval switches a direction off (peers in one process). */
 #ifndef GR_PULSE_H
 #define GR_PULSE_H
@@ -18,6 +19,7 @@ enum {
     GR_PULSE_MS = 3000,
     GR_PULSE_LIVENESS = 3,
     GR_PULSE_MAX_LIVENESS = 100,
+    GR_PULSE_MAX_ABSENCES = 3, /* who never runs in time must find the dead as well */
 };
 
 typedef struct gr_pulse {
@@ -25,6 +27,7 @@ typedef struct gr_pulse {
     int64_t heard_ms; /* when we last heard anything */
     uint32_t beat_ms; /* we beat so often; 0 never */
     uint32_t wait_ms; /* the other side is dead after so long without a word; 0 never */
+    uint8_t absences; /* how often we did not run since we last heard anything */
 } gr_pulse;
 
 static inline uint32_t gr_pulse_clamp(uint32_t value, uint32_t low, uint32_t high)
@@ -41,6 +44,12 @@ static inline void gr_pulse_expect(gr_pulse *self, uint32_t interval_ms, uint32_
     }
     self->wait_ms = gr_pulse_clamp(interval_ms, GR_PULSE_MIN_MS, GR_PULSE_MAX_MS) *
                     gr_pulse_clamp(liveness, 1, GR_PULSE_MAX_LIVENESS);
+}
+
+static inline void gr_pulse_hear(gr_pulse *self, int64_t now_ms)
+{
+    self->heard_ms = now_ms;
+    self->absences = 0;
 }
 
 static inline int64_t gr_pulse_beat_due(const gr_pulse *self)
@@ -66,8 +75,22 @@ static inline bool gr_pulse_should_beat(const gr_pulse *self, int64_t now_ms)
     return gr_pulse_beat_due(self) <= now_ms;
 }
 
-static inline bool gr_pulse_is_dead(const gr_pulse *self, int64_t now_ms)
+/* We wake for every beat of ours at the latest. Whoever wakes a quarter of a beat later was away since
+ * the last sign of life of his own, and the words of others may still be on their way to him. */
+static inline void gr_pulse_excuse(gr_pulse *self, int64_t now_ms)
 {
+    int64_t awake_ms = self->sent_ms > self->heard_ms ? self->sent_ms : self->heard_ms;
+    bool away = self->beat_ms > 0 && now_ms - awake_ms > self->beat_ms + self->beat_ms / 4;
+    if (away && self->absences < GR_PULSE_MAX_ABSENCES) {
+        self->heard_ms += now_ms - awake_ms;
+        self->absences++;
+    }
+}
+
+/* To be asked when gr_pulse_due() has come, and after everything that is there was read. */
+static inline bool gr_pulse_is_dead(gr_pulse *self, int64_t now_ms)
+{
+    gr_pulse_excuse(self, now_ms);
     return gr_pulse_dead_due(self) <= now_ms;
 }
 

@@ -299,7 +299,7 @@ static void receive(void *engine, gr_msg **msg, int64_t now_ms)
         gr_msg_destroy(msg);
         return;
     }
-    self->pulse.heard_ms = now_ms;
+    gr_pulse_hear(&self->pulse, now_ms);
     if (read_message(self, *msg, &envelope) < 0) {
         self->stats.malformed++;
         gr_msg_destroy(msg);
