@@ -1279,6 +1279,15 @@ describe("broker, heartbeats", function()
     end
   end)
 
+  it("are not missed either when the first thing that the broker does is to say something", function()
+    start { heartbeat_ms = 100 }
+    bench:worker("w", "S", { deadline_ms = 100, window = 2 })
+    engine.at(5000)
+    bench:client("c"):request(1, "S")
+    bench:tick(5000)
+    assert.equal(1, bench:stats().workers)
+  end)
+
   it("are not expected of a peer that says that it never beats", function()
     bench:worker("w", "S", { deadline_ms = 0 })
     bench:pass(3600 * 1000 * 1000)

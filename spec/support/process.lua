@@ -18,6 +18,9 @@ local M = {}
 M.SLOW = tonumber(os.getenv "GATERPC_SLOW" or 1)
 M.LONG = os.getenv "GATERPC_LONG" == "1"
 
+---A heartbeat that is short for a test of silence, in seconds, and long beside what a busy machine makes of it.
+M.BEAT = 0.1 * math.min(M.SLOW, 3)
+
 local LIMIT = 8 -- seconds for anything that should happen soon
 
 -- What a sanitizer says when it has found something.
@@ -259,6 +262,23 @@ end
 ---@param signal string  "sigterm" and so on
 function methods:kill(signal)
   if self.code == nil then self.handle:kill(signal) end
+end
+
+---Stops it, and all of its threads have stopped when this returns: the signal alone may take its time.
+function methods:pause()
+  self:kill "sigstop"
+  M.eventually(function()
+    for id in uv.fs_scandir_next, assert(uv.fs_scandir(("/proc/%d/task"):format(self.pid))) do
+      local file <close> = io.open(("/proc/%d/task/%s/stat"):format(self.pid, id))
+      if file and not file:read("a"):find(") T ", 1, true) then return false end
+    end
+    return true
+  end, "its stop")
+end
+
+---Lets it go on after pause().
+function methods:resume()
+  self:kill "sigcont"
 end
 
 function methods:write(text)

@@ -85,8 +85,8 @@ describe("in one process", function()
   end
 
   it("the guard keeps worker and client alive while Lua spins for many heartbeats", function()
-    open("ipc", 0.1)
-    assert.equal("spun", client.Echo.spin(1.0 * process.SLOW ^ 0.5))
+    open("ipc", process.BEAT)
+    assert.equal("spun", client.Echo.spin(10 * process.BEAT))
     assert.is_true(client:stats().up)
     assert.is_true(worker:stats().up)
     assert.equal("after", client.Echo.echo "after")

@@ -368,7 +368,7 @@ describe("hooks", function()
         return list
       end
       function Class.interface:take(list) return #list end
-    ]], back, { heartbeat = 0.1 })
+    ]], back, { heartbeat = process.BEAT })
     assert.equal(1, client.Slow.take { process.limit(0.5) })
     slow:wait_log "Slow%.take has run %d+%.%d s without yielding"
   end)

@@ -73,7 +73,7 @@ describe("gaterpc-host", function()
       require("gaterpc").task.sleep(0.01) print(coroutine.isyieldable(), "slept")]] })
   end)
 
-  it("stays while a timer, a handle of luv or a task has something to come", function()
+  it("stays while a task or a handle of luv has something to come", function()
     -- Each is the last to come in one of the programs.
     assert.equal("main\ntask\n", output_of { "-e", [[
       require("gaterpc").task.spawn(function()

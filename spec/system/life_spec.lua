@@ -4,7 +4,7 @@ local process = require "support.process"
 local task = gaterpc.task
 local uv = require "luv"
 
-local BEAT = { heartbeat = 0.1 } -- and a liveness of 3: who is silent for 0.3 s counts as dead
+local BEAT = { heartbeat = process.BEAT } -- and a liveness of 3: who is silent for 0.3 s or more counts as dead
 
 local METHODS = [[
 local NAME = arg[1]
@@ -153,7 +153,7 @@ describe("life and death:", function()
     local worker = start_worker("one", back)
     local client = connect(front)
     assert.equal("one", client.L.name())
-    worker:kill "sigstop"
+    worker:pause()
     local held = task.spawn(function() return select(2, client:try("L", "hold", 0)) end)
     local err = held:join()
     assert.equal("WORKER_LOST", err.code)
@@ -161,7 +161,7 @@ describe("life and death:", function()
     assert.equal("UNAVAILABLE", err.code) -- there is no other
     start_worker("two", back)
     assert.equal("two", client.L.name())
-    worker:kill "sigcont"
+    worker:resume()
     worker:wait_log "L is registered"
     process.eventually(function() return client.L.name() == "one" end, "an answer of the first worker")
   end)
@@ -176,16 +176,37 @@ describe("life and death:", function()
     process.eventually(function() return client:stats().open == 1 end, "the call")
     assert.equal("one", client.L.name())
     start_worker("two", back)
-    one:kill "sigstop"
-    process.eventually(function()
-      local stat <close> = assert(io.open(("/proc/%d/stat"):format(one.pid)))
-      return stat:read("a"):find(") T ", 1, true)
-    end, "its stop")
+    one:pause()
     process.file("go", "")
     assert.equal("two", call:join())
-    one:kill "sigcont"
+    one:resume()
     one:wait_log "L is registered"
     process.eventually(function() return client.L.name() == "one" end, "an answer of the first worker")
+  end)
+
+  it("a machine that pauses keeps every call: who did not run himself does not judge the others", function()
+    local broker, front, back = process.broker("ipc", BEAT)
+    local worker = start_worker("one", back)
+    local path = process.dir() .. "/go"
+    local caller = process.client([[
+      print "here"
+      print(client.L.hold_until_there_is(...), client:stats().up)
+    ]], front, beat { timeout = process.limit(20) }, { args = { path } })
+    local watcher = connect(front)
+    caller:wait_line "here"
+    process.eventually(function() return watcher:stats().up and watcher.L.name() == "one" end, "the worker")
+    watcher:close()
+    local all = { broker, worker, caller }
+    for _ = 1, 3 do
+      for _, each in ipairs(all) do each:pause() end
+      task.sleep(process.BEAT * 10)
+      for _, each in ipairs(all) do each:resume() end
+      task.sleep(process.BEAT * 5)
+    end
+    process.file("go", "")
+    assert.same({ "one", "true" }, { caller:wait_line "(%S+)\t(%S+)" })
+    assert.equal(0, worker:count_log "lost its broker")
+    assert.equal(1, worker:count_log "is registered")
   end)
 
   it("a broker that stops for a while is found again", function()
@@ -193,11 +214,11 @@ describe("life and death:", function()
     local worker = start_worker("one", back)
     local client = connect(front)
     assert.equal("one", client.L.name())
-    broker:kill "sigstop"
+    broker:pause()
     local _, err = client:try("L", "name")
     assert.equal("UNAVAILABLE", err.code)
     worker:wait_log "lost its broker"
-    broker:kill "sigcont"
+    broker:resume()
     worker:wait_log "L is registered"
     process.eventually(function() return client:try("L", "name") == "one" end, "an answer")
   end)

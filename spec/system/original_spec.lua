@@ -164,9 +164,9 @@ describe("what the original tests", function()
     assert.equal(0, worker:count_log "lost its broker")
     assert.is_true(list.gh1.Gate.client_heartbeat())
     local began = core.now()
-    worker:kill "sigstop" -- and without them it is missed
+    worker:pause() -- and without them it is missed
     local _, err = list.gh1:try("GateRPC", "atest", 1)
-    worker:kill "sigcont"
+    worker:resume()
     assert.equal("WORKER_LOST", err.code)
     assert.is_true(core.now() - began < process.limit(5))
   end)

@@ -2,8 +2,8 @@ local process = require "support.process"
 local pty = require "support.pty"
 local uv = require "luv"
 
--- Fast heartbeats: a client that does not beat is dead after 0.2 s.
-local BEAT = { heartbeat = 0.1, liveness = 2 }
+-- Fast heartbeats: a client that does not beat is dead after twice that.
+local BEAT = { heartbeat = process.BEAT, liveness = 2 }
 
 local METHODS = [[
 local store = {}
@@ -185,13 +185,15 @@ describe("prompt #system", function()
 
     it("are cancelled by Ctrl-C while heartbeats go on", function()
       local terminal, front = prompt_with_client(BEAT)
-      terminal:enter(("other = gaterpc.Client { broker = %q, heartbeat = 0.1, liveness = 2 }"):format(front))
+      terminal:enter(("other = gaterpc.Client { broker = %q, heartbeat = %g, liveness = 2 }"):format(
+        front, BEAT.heartbeat))
       terminal:wait_prompt()
       ask(terminal, "other.SRkv.set('b', 1)", "nil")
-      terminal:enter "watch = gaterpc.task.spawn(function() for i = 1, 12 do gaterpc.task.sleep(0.1)"
+      terminal:enter(("watch = gaterpc.task.spawn(function() for i = 1, 12 do gaterpc.task.sleep(%g)"):format(
+        BEAT.heartbeat))
       terminal:enter "  steady = other:stats().up and client:stats().up end"
-      terminal:enter "  print 'a second has passed' end) client.SRkv.sleep(60)"
-      terminal:wait_line "a second has passed"
+      terminal:enter "  print 'many beats have passed' end) client.SRkv.sleep(60)"
+      terminal:wait_line "many beats have passed"
       terminal:type "\3"
       terminal:wait_line "interrupted!"
       terminal:wait_prompt()
@@ -205,20 +207,21 @@ describe("prompt #system", function()
     local front = process.ipc "front"
     local broker = process.host(([[
       local gaterpc = require "gaterpc"
-      local broker = gaterpc.Majordomo { frontend = %q, backend = %q, heartbeat = 0.1, liveness = 2 }
+      local broker = gaterpc.Majordomo { frontend = %q, backend = %q, heartbeat = %g, liveness = 2 }
       broker:start()
       print "ready"
       while broker:stats().peers == 0 do gaterpc.task.sleep(0.01) end
       local lowest = 1
       for _ = 1, 130 do
-        gaterpc.task.sleep(0.01)
+        gaterpc.task.sleep(%g)
         lowest = math.min(lowest, broker:stats().peers)
       end
       print("lowest", lowest)
-    ]]):format(front, process.ipc "back"))
+    ]]):format(front, process.ipc "back", BEAT.heartbeat, BEAT.heartbeat / 10))
     broker:wait_line "ready"
     local terminal = prompt()
-    terminal:enter(("client = gaterpc.Client { broker = %q, heartbeat = 0.1, liveness = 2 }"):format(front))
+    terminal:enter(("client = gaterpc.Client { broker = %q, heartbeat = %g, liveness = 2 }"):format(
+      front, BEAT.heartbeat))
     terminal:wait_prompt()
     terminal:type "client:stats()"
     terminal:wait_prompt "> client:stats()"

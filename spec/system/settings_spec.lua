@@ -355,7 +355,7 @@ describe("a setting of a host", function()
       local client = process.client([[
         for _ = 1, 320 do task.spawn(client.S.big) end]], front)
       worker:wait_line "all are here"
-      client:kill "sigstop"
+      client:pause()
       local other = process.client([[
         client.S.release()
         while client.S.open() > 0 do end -- its last answer comes behind the big ones

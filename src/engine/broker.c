@@ -137,7 +137,7 @@ static void on_ready(gr_broker *self, gr_peer *peer, const gr_envelope *ready, i
         gr_broker_turn_away(self, peer, ready, rc, why != NULL ? why : gr_err_text(rc), now_ms);
         return;
     }
-    peer->pulse.sent_ms = now_ms;
+    gr_pulse_say(&peer->pulse, now_ms);
     send_welcome(self, peer, GR_READY, now_ms);
     gr_broker_watch(self, peer);
     gr_broker_serve_waiting(self, peer->service, now_ms);
@@ -333,8 +333,8 @@ static void check_peers(gr_broker *self, int64_t now_ms)
             continue;
         }
         if (gr_pulse_should_beat(&peer->pulse, now_ms)) {
-            peer->pulse.sent_ms = now_ms; /* also when memory is too short for it */
-            if (peer->role != NEW)        /* nothing to say to a stranger */
+            gr_pulse_say(&peer->pulse, now_ms); /* also when memory is too short for it */
+            if (peer->role != NEW)              /* nothing to say to a stranger */
                 gr_broker_send_empty(self, peer, GR_HEARTBEAT, 0, now_ms);
         }
         gr_broker_watch(self, peer);

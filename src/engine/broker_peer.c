@@ -242,7 +242,7 @@ void gr_broker_send(gr_broker *self, gr_peer *peer, gr_msg **msg, int64_t now_ms
     if (!peer->dead && outs_push(&self->outs, &out) == 0) {
         *msg = NULL;
         if (!peer->dialect->beats_anyway) /* else only heartbeats move it, in check_peers() */
-            peer->pulse.sent_ms = now_ms;
+            gr_pulse_say(&peer->pulse, now_ms);
     }
     gr_msg_destroy(msg);
 }

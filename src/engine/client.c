@@ -214,7 +214,7 @@ static int send_envelope(gr_client *self, gr_envelope *envelope, gr_buf *payload
     rc = gr_msg_queue_push(&self->out, &msg);
     gr_msg_destroy(&msg);
     if (!self->foreign.dialect->beats_anyway || envelope->type == GR_HEARTBEAT)
-        self->pulse.sent_ms = now_ms;
+        gr_pulse_say(&self->pulse, now_ms);
     return rc;
 }
 

@@ -46,6 +46,27 @@ static inline void gr_pulse_expect(gr_pulse *self, uint32_t interval_ms, uint32_
                     gr_pulse_clamp(liveness, 1, GR_PULSE_MAX_LIVENESS);
 }
 
+/* We wake for every beat of ours at the latest. Whoever wakes a quarter of a beat later was away
+ * since the last sign of life of his own, and the words of others may still be on their way to him.
+ */
+static inline void gr_pulse_excuse(gr_pulse *self, int64_t now_ms)
+{
+    int64_t awake_ms = self->sent_ms > self->heard_ms ? self->sent_ms : self->heard_ms;
+    bool away = self->beat_ms > 0 && now_ms - awake_ms > self->beat_ms + self->beat_ms / 4;
+    if (away && self->absences < GR_PULSE_MAX_ABSENCES) {
+        self->heard_ms += now_ms - awake_ms;
+        self->absences++;
+    }
+}
+
+/* We say something. */
+static inline void gr_pulse_say(gr_pulse *self, int64_t now_ms)
+{
+    gr_pulse_excuse(self, now_ms);
+    self->sent_ms = now_ms;
+}
+
+/* The other side has said something. */
 static inline void gr_pulse_hear(gr_pulse *self, int64_t now_ms)
 {
     self->heard_ms = now_ms;
@@ -73,18 +94,6 @@ static inline int64_t gr_pulse_due(const gr_pulse *self)
 static inline bool gr_pulse_should_beat(const gr_pulse *self, int64_t now_ms)
 {
     return gr_pulse_beat_due(self) <= now_ms;
-}
-
-/* We wake for every beat of ours at the latest. Whoever wakes a quarter of a beat later was away since
- * the last sign of life of his own, and the words of others may still be on their way to him. */
-static inline void gr_pulse_excuse(gr_pulse *self, int64_t now_ms)
-{
-    int64_t awake_ms = self->sent_ms > self->heard_ms ? self->sent_ms : self->heard_ms;
-    bool away = self->beat_ms > 0 && now_ms - awake_ms > self->beat_ms + self->beat_ms / 4;
-    if (away && self->absences < GR_PULSE_MAX_ABSENCES) {
-        self->heard_ms += now_ms - awake_ms;
-        self->absences++;
-    }
 }
 
 /* To be asked when gr_pulse_due() has come, and after everything that is there was read. */

@@ -88,7 +88,7 @@ int gr_worker_send(gr_worker *self, gr_envelope *envelope, gr_buf *payload, int6
     rc = gr_msg_queue_push(&self->out, &msg);
     gr_msg_destroy(&msg);
     if (!self->foreign.dialect->beats_anyway || envelope->type == GR_HEARTBEAT)
-        self->pulse.sent_ms = now_ms;
+        gr_pulse_say(&self->pulse, now_ms);
     return rc;
 }
 
@@ -120,7 +120,7 @@ static void send_ready(gr_worker *self, int64_t now_ms)
         .payload = self->options.about,
     };
     gr_worker_send(self, &ready, NULL, now_ms);
-    self->pulse.sent_ms = now_ms;
+    gr_pulse_say(&self->pulse, now_ms);
     self->announced = self->promised = self->options.credit;
     self->state = GREETING;
     self->beaten = false;
