@@ -100,7 +100,7 @@ specs    = $(if $(filter all,$(ONLY)),spec,$(if $(filter unit,$(ONLY)),$(unit),\
 
 check: all ## run the specs: [ONLY=name] [SANITIZE=address,undefined|thread]
 	$(if $(SANITIZE),GATERPC_SLOW=6) ASAN_OPTIONS=abort_on_error=0:detect_stack_use_after_return=0 \
-	LSAN_OPTIONS=suppressions=spec/support/lsan.supp:print_suppressions=0 \
+	LSAN_OPTIONS=$(if $(filter unit,$(ONLY)),,suppressions=$(CURDIR)/spec/support/lsan.supp:print_suppressions=0) \
 	TSAN_OPTIONS=suppressions=$(CURDIR)/spec/support/tsan.supp:ignore_noninstrumented_modules=1:halt_on_error=1 \
 	$(HOST) spec/run.lua $(specs)
 
