@@ -188,16 +188,15 @@ describe("credentials #system", function()
 
   it("goes on the connection with RFC 7, and CURVE with the original's dialects", function()
     local where = serve "PLAIN"
-    for _, case in ipairs { { "mdp", PLAIN } } do
-      local c = client(case[2], { dialect = case[1], timeout = 0.01 })
-      c:try("S.run", "call")
-    end
+    local c = client(PLAIN, { dialect = "mdp" })
+    task.spawn(c.try, c, "S.run", "call") -- nobody answers
     process.eventually(function() return #where.heard > 0 end, "a message")
     assert.equal("PLAIN", where.zap.asked.mechanism)
     where:close()
     where = serve "CURVE"
     for i, dialect in ipairs { "gate01", "gate02" } do
-      client(CURVE, { dialect = dialect, timeout = 0.01 }):try("S", "run")
+      c = client(CURVE, { dialect = dialect })
+      task.spawn(c.try, c, "S", "run")
       process.eventually(function() return #where.heard >= i end, "a message")
     end
     assert.equal("CURVE", where.zap.asked.mechanism)
