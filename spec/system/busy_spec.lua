@@ -2,6 +2,7 @@ local core = require "gaterpc.core"
 local gaterpc = require "gaterpc"
 local process = require "support.process"
 local task = gaterpc.task
+local uv = require "luv"
 
 local SPIN = process.LONG and 20 or 5
 local HEARTBEAT = process.BEAT -- with the liveness of 3 a worker that is silent three times as long counts as dead
@@ -30,6 +31,11 @@ function Class.interface:spin_behind_item(path)
   coroutine.yield "before"
   self.interface.spin_until_there_is(self, path)
   coroutine.yield "after"
+end
+function Class.interface:one_now_and_one_in(seconds)
+  coroutine.yield "now"
+  task.sleep(seconds)
+  coroutine.yield "later"
 end
 function Class.interface:echo(value) return value end
 ]]
@@ -134,6 +140,22 @@ describe("a method that does not let go", function()
     assert.equal("before", stream:next())
     process.file("enough", "")
     assert.equal("after", stream:next())
+  end)
+
+  it("does not make a time-out of an answer that is there, when it is the client's own [limit 60]", function()
+    local stream <close> = client.Busy.one_now_and_one_in(process.limit(0.1))
+    assert.equal("now", stream:next())
+    local next = task.spawn(function() return stream:next(process.limit(0.3)) end)
+    local call = task.spawn(function() return client:with({ timeout = process.limit(0.3) }):try("Busy", "echo", 1) end)
+    task.sleep(0)
+    local timer = uv.new_timer()
+    timer:start(0, 0, function()
+      timer:close()
+      local enough = core.now() + process.limit(0.8)
+      while core.now() < enough do end
+    end)
+    assert.equal("later", next:join())
+    assert.equal(1, call:join())
   end)
 
   it("does not keep its client from a timeout [limit 60]", function()

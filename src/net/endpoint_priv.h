@@ -55,6 +55,7 @@ struct gr_loop {
     int64_t armed_ms;
     int64_t owner_due_ms;
     unsigned busy; /* busy endpoints and holds */
+    bool owner_is_due;
     bool want_turn;
     atomic_bool stop;
 

@@ -71,6 +71,7 @@ static void on_prepare(uv_prepare_t *prepare)
 
 static void tell_due(gr_loop *self)
 {
+    self->owner_is_due = false;
     self->owner_due_ms = GR_NEVER;
     uv_timer_stop(&self->owner_timer);
     self->owner.due(self->owner.arg);
@@ -84,8 +85,6 @@ static void on_check(uv_check_t *check)
         self->want_turn = false;
         self->owner.turn(self->owner.arg);
     }
-    if (self->owner_due_ms <= gr_clock_ms())
-        tell_due(self);
     self->cursor = self->endpoints; /* Lua may close any endpoint meanwhile */
     while (self->cursor != NULL) {
         gr_endpoint *endpoint = self->cursor;
@@ -97,6 +96,9 @@ static void on_check(uv_check_t *check)
         if (gr_endpoint_pump(endpoint, gr_clock_ms()))
             self->owner.ready(self->owner.arg, endpoint);
     }
+    /* Last: an answer that is there is no time-out, however late we look. */
+    if (self->owner_is_due || self->owner_due_ms <= gr_clock_ms())
+        tell_due(self);
 }
 
 static void on_async(uv_async_t *async)
@@ -107,8 +109,7 @@ static void on_async(uv_async_t *async)
 static void on_owner_timer(uv_timer_t *timer)
 {
     gr_loop *self = timer->data;
-    gr_loop_enter(self);
-    tell_due(self);
+    self->owner_is_due = self->want_turn = true;
 }
 
 static void init_handles(gr_loop *self)
