@@ -105,6 +105,7 @@ describe("a method that does not let go", function()
     local caller = start("spin", 2.5)
     local seconds = worker:wait_log "WARNING gaterpc.guard Busy.spin has run ([%d.]+) s without yielding"
     assert.is_true(tonumber(seconds) >= 1)
+    worker:wait_log "Busy.spin has run 2"
     caller:join()
     local lines = worker:count_log "without yielding"
     client.Busy.spin_in_steps(1.5, 15)

@@ -214,6 +214,7 @@ describe("a call", function()
       end)
 
       it("has a timeout, and the method is closed then", function()
+        assert.equal(1, client.T.echo(1)) -- what is not sent in time is not called at all
         local value, err = client:with({ timeout = 0.05 }):try("T", "cleanup", 60)
         assert.is_nil(value)
         assert.equal("DEADLINE_EXCEEDED", err.code)

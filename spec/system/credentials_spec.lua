@@ -301,7 +301,7 @@ describe("credentials #system", function()
       function Class.interface:run() end
       local function show(value) print(tostring(value), pretty(value), pretty { value }) end
       for _, options in ipairs(all) do
-        options.broker, options.timeout = %q, 0.2
+        options.broker = %q
         show(options)
         local client = gaterpc.Client(options)
         show(client)
@@ -309,10 +309,9 @@ describe("credentials #system", function()
         print(select(2, xpcall(function() client.S.run() end, debug.traceback)))
         show(client:stats())
         client:close()
-        options.timeout = nil
         local worker = gaterpc.Service { name = "S" }:create_worker(Class, options):start()
         show(worker)
-        show(select(2, worker:wait_ready(0.2)))
+        show(select(2, worker:wait_ready()))
         print(pretty(worker:stats()))
         worker:close()
         options.liveness = "x"

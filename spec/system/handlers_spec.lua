@@ -151,6 +151,7 @@ describe("the handlers of a broker", function()
     it(("say 1xx and a %s client hears nothing"):format(dialect), function()
       open()
       local client = connect(dialect)
+      client:call("Gate", dialect == "mdp" and "client" or "echo", 1) -- it is connected
       local began = core.now()
       local value, err = client:with({ timeout = 0.5 }):try("Gate", "quiet")
       assert.is_nil(value)

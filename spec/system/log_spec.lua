@@ -118,11 +118,11 @@ describe("the log of a host", function()
     local text = [[
       local gaterpc = require "gaterpc"
       gaterpc.log.setup { levels = { ["gaterpc.guard"] = %q } }
-      gaterpc.Settings.BUSY_LIMIT = 0.05
+      gaterpc.Settings.setup { BUSY_LIMIT = 0.05, HEARTBEAT = 0.1 } -- the guard looks every 25 ms
       local core = require "gaterpc.core"
       local Busy = gaterpc.Worker:extend "Busy"
       function Busy.interface:spin()
-        local deadline = core.now() + 0.6
+        local deadline = core.now() + %g
         while core.now() < deadline do end
       end
       local broker = gaterpc.Majordomo {}:start()
@@ -130,10 +130,10 @@ describe("the log of a host", function()
       worker:wait_ready()
       gaterpc.Client {}.Busy.spin()
       os.exit(0)]]
-    local host = process.host(text:format "warning")
+    local host = process.host(text:format("warning", process.limit(0.5)))
     assert.equal(0, host:wait_exit())
     assert.truthy(host.err:find("without yielding", 1, true))
-    host = process.host(text:format "error")
+    host = process.host(text:format("error", process.limit(0.5)))
     assert.equal(0, host:wait_exit())
     assert.falsy(host.err:find("without yielding", 1, true))
     assert.truthy(host.err:find("INFO gaterpc.worker", 1, true))

@@ -2,8 +2,8 @@ local process = require "support.process"
 local pty = require "support.pty"
 local uv = require "luv"
 
--- Fast heartbeats: a client that does not beat is dead after twice that.
-local BEAT = { heartbeat = process.BEAT, liveness = 2 }
+-- Fast heartbeats: a client that does not beat is dead after five of them.
+local BEAT = { heartbeat = process.BEAT, liveness = 5 }
 
 local METHODS = [[
 local store = {}
@@ -185,11 +185,11 @@ describe("prompt #system", function()
 
     it("are cancelled by Ctrl-C while heartbeats go on", function()
       local terminal, front = prompt_with_client(BEAT)
-      terminal:enter(("other = gaterpc.Client { broker = %q, heartbeat = %g, liveness = 2 }"):format(
-        front, BEAT.heartbeat))
+      terminal:enter(("other = gaterpc.Client { broker = %q, heartbeat = %g, liveness = %d }"):format(
+        front, BEAT.heartbeat, BEAT.liveness))
       terminal:wait_prompt()
       ask(terminal, "other.SRkv.set('b', 1)", "nil")
-      terminal:enter(("watch = gaterpc.task.spawn(function() for i = 1, 12 do gaterpc.task.sleep(%g)"):format(
+      terminal:enter(("watch = gaterpc.task.spawn(function() for i = 1, 20 do gaterpc.task.sleep(%g)"):format(
         BEAT.heartbeat))
       terminal:enter "  steady = other:stats().up and client:stats().up end"
       terminal:enter "  print 'many beats have passed' end) client.SRkv.sleep(60)"
@@ -207,21 +207,21 @@ describe("prompt #system", function()
     local front = process.ipc "front"
     local broker = process.host(([[
       local gaterpc = require "gaterpc"
-      local broker = gaterpc.Majordomo { frontend = %q, backend = %q, heartbeat = %g, liveness = 2 }
+      local broker = gaterpc.Majordomo { frontend = %q, backend = %q, heartbeat = %g, liveness = %d }
       broker:start()
       print "ready"
       while broker:stats().peers == 0 do gaterpc.task.sleep(0.01) end
       local lowest = 1
-      for _ = 1, 130 do
+      for _ = 1, 200 do
         gaterpc.task.sleep(%g)
         lowest = math.min(lowest, broker:stats().peers)
       end
       print("lowest", lowest)
-    ]]):format(front, process.ipc "back", BEAT.heartbeat, BEAT.heartbeat / 10))
+    ]]):format(front, process.ipc "back", BEAT.heartbeat, BEAT.liveness, BEAT.heartbeat / 10))
     broker:wait_line "ready"
     local terminal = prompt()
-    terminal:enter(("client = gaterpc.Client { broker = %q, heartbeat = %g, liveness = 2 }"):format(
-      front, BEAT.heartbeat))
+    terminal:enter(("client = gaterpc.Client { broker = %q, heartbeat = %g, liveness = %d }"):format(
+      front, BEAT.heartbeat, BEAT.liveness))
     terminal:wait_prompt()
     terminal:type "client:stats()"
     terminal:wait_prompt "> client:stats()"
@@ -287,12 +287,15 @@ describe("prompt #system", function()
   describe("output", function()
     it("of timers appears above the line that is typed", function()
       local terminal = prompt()
-      terminal:enter "function later(f) gaterpc.task.spawn(function() gaterpc.task.sleep(0.2) f() end) end"
+      terminal:enter "function when_there_is(path) while not io.open(path) do gaterpc.task.sleep(0.01) end end"
       terminal:wait_prompt()
-      terminal:enter "later(function() print 'from a timer' io.write('and', ' more') end)"
+      terminal:enter(("gaterpc.task.spawn(function() when_there_is %q"):format(process.dir() .. "/go"))
+      terminal:wait_prompt ">> "
+      terminal:enter "print 'from a timer' io.write('and', ' more') end)"
       terminal:wait_prompt()
       terminal:type "half"
       terminal:wait_prompt "> half"
+      process.file("go", "")
       terminal:wait_line "from a timer"
       terminal:wait_line "and more"
       terminal:wait_prompt "> half"
@@ -303,12 +306,17 @@ describe("prompt #system", function()
 
     it("of timers and the log leaves a line of several rows alone", function()
       local terminal = prompt({}, { columns = 40 })
-      terminal:enter "gaterpc.task.spawn(function() gaterpc.task.sleep(0.2)"
+      terminal:enter "gaterpc.task.spawn(function()"
+      terminal:wait_prompt ">> "
+      terminal:enter(("while not io.open %q do"):format(process.dir() .. "/go"))
+      terminal:wait_prompt ">> "
+      terminal:enter "gaterpc.task.sleep(0.01) end"
       terminal:wait_prompt ">> "
       terminal:enter "gaterpc.log.error('logged') io.stderr:write('an error\\n') end) print 'started'"
       terminal:wait_line "started"
       terminal:wait_prompt()
       terminal:type(("%s..%s\27[D\27[D"):format(("a"):rep(50), ("b"):rep(50)))
+      process.file("go", "")
       terminal:wait_match "ERROR lua$"
       terminal:wait_line "logged" -- on the next row
       terminal:wait_line("> " .. ("a"):rep(38))

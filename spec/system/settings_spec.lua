@@ -319,11 +319,11 @@ describe("a setting of a host", function()
     local call = ([[
       local gaterpc = require "gaterpc"
       local worker = gaterpc.Service { name = "S" }:create_worker(gaterpc.Worker, { broker = %q }):start()
-      print(worker:wait_ready(2) ~= nil)
+      print(worker:wait_ready(%g) ~= nil)
       for _, front in ipairs { %q, %q } do
-        print(type(gaterpc.Client { broker = front, connect_timeout = 1 }:try("Gate", "get_services")))
+        print(type(gaterpc.Client { broker = front, connect_timeout = %g }:try("Gate", "get_services")))
       end
-      os.exit(0, true)]]):format(back, front, ipv4)
+      os.exit(0, true)]]):format(back, process.limit(2), front, ipv4, process.limit(2))
     host = process.host(call, with)
     assert.equal(0, host:wait_exit(), host.err)
     assert.equal("true\ntable\ntable\n", host.out)

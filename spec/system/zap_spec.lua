@@ -402,11 +402,11 @@ describe("ZAP #system", function()
   end)
 
   describe("our broker asks a service elsewhere", function()
-    local function start_broker(address)
+    local function start_broker(address, patience)
       local front, secure = process.ipc "front", process.ipc "secure"
       local host = process.host(([[
         local gaterpc = require "gaterpc"
-        gaterpc.Settings.setup { ZAP_REPLY_TIMEOUT = 0.4, ZAP_CACHE = 0.01 }
+        gaterpc.Settings.setup { ZAP_REPLY_TIMEOUT = %g, ZAP_CACHE = 0.01 }
         local broker = gaterpc.Majordomo {}
         broker:connect_zap { addr = %q }
         broker:bind(%q)
@@ -414,7 +414,7 @@ describe("ZAP #system", function()
         broker:start()
         print "ready"
         broker:run()
-      ]]):format(address, front, secure), { name = "broker" })
+      ]]):format(patience or process.limit(1), address, front, secure), { name = "broker" })
       host:wait_line "ready"
       return host, front, secure
     end
@@ -457,7 +457,7 @@ describe("ZAP #system", function()
     it("that is slow, and that answers nonsense", function()
       local address = process.ipc "zap"
       local service = start_service("gate02", address)
-      local _, front = start_broker(address)
+      local _, front = start_broker(address, 0.4)
       local client = peers.client { dialect = "gate02", connect = front, plain = "ann:right" }
       local function fails()
         return process.eventually(function() return client:call("Gate", "get_services").error end, "a refusal")
@@ -490,7 +490,7 @@ describe("ZAP #system", function()
       local _, _, secure = start_broker(address)
       local function try(password)
         local client <close> = gaterpc.Client { broker = secure, zap_mechanism = "PLAIN",
-          zap_credentials = { "ann", password }, timeout = 2, reconnect = 0.05, reconnect_max = 0.1 }
+          zap_credentials = { "ann", password }, timeout = process.limit(5), reconnect = 0.05, reconnect_max = 0.1 }
         local result, err = client:try("Gate", "get_services")
         return result and true, err and err.code
       end
