@@ -191,14 +191,14 @@ local function read_keys(folder)
   local uv = require "luv"
   local handle, why = uv.fs_scandir(folder)
   if not handle then error(errors.new("INVALID_ARGUMENT", "keys: " .. why), 0) end
-  local keys = {}
-  for file in uv.fs_scandir_next, handle do
-    local name = file:match "^(.+)%.key$"
-    if name then
-      local pair, err = curve.load(folder .. "/" .. file)
-      if not pair then error(err, 0) end
-      keys[name] = pair.public
-    end
+  local names, keys = {}, {}
+  for file in uv.fs_scandir_next, handle do -- to its end, or luv leaks
+    names[#names + 1] = file:match "^(.+)%.key$"
+  end
+  for _, name in ipairs(names) do
+    local pair, err = curve.load(folder .. "/" .. name .. ".key")
+    if not pair then error(err, 0) end
+    keys[name] = pair.public
   end
   return keys
 end

@@ -268,11 +268,13 @@ end
 function methods:pause()
   self:kill "sigstop"
   M.eventually(function()
-    for id in uv.fs_scandir_next, assert(uv.fs_scandir(("/proc/%d/task"):format(self.pid))) do
+    local running = 0
+    for id in uv.fs_scandir_next, assert(uv.fs_scandir(("/proc/%d/task"):format(self.pid))) do -- to its end: luv leaks
       local file <close> = io.open(("/proc/%d/task/%s/stat"):format(self.pid, id))
-      if file and not file:read("a"):find(") T ", 1, true) then return false end
+      local text = file and file:read "a" -- nil of a thread that has ended meanwhile
+      if text and not text:find(") T ", 1, true) then running = running + 1 end
     end
-    return true
+    return running == 0
   end, "its stop")
 end
 
