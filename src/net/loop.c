@@ -38,7 +38,7 @@ static void arm(gr_loop *self, int64_t due_ms)
 static bool settle(gr_loop *self)
 {
     gr_endpoint *endpoint;
-    bool more = self->want_turn;
+    bool more = self->want_turn || self->owner_is_due;
     int64_t due_ms = GR_NEVER;
     DL_FOREACH (self->endpoints, endpoint) {
         if (endpoint->touched)
@@ -109,7 +109,7 @@ static void on_async(uv_async_t *async)
 static void on_owner_timer(uv_timer_t *timer)
 {
     gr_loop *self = timer->data;
-    self->owner_is_due = self->want_turn = true;
+    self->owner_is_due = true;
 }
 
 static void init_handles(gr_loop *self)

@@ -19,7 +19,7 @@ typedef struct gr_endpoint gr_endpoint;
 typedef struct gr_loop_owner {
     /* The endpoint has events: pull them. */
     void (*ready)(void *arg, gr_endpoint *endpoint);
-    /* The timer set by gr_loop_set_timer() is due. */
+    /* The timer set by gr_loop_set_timer() is due; after everybody who is ready. */
     void (*due)(void *arg);
     /* gr_loop_want_turn() was said. */
     void (*turn)(void *arg);
