@@ -516,6 +516,39 @@ for _, kind in ipairs { "thread", "process" } do
       assert.equal("", read(path))
     end)
 
+    it("may tidy up in peace as long as its grace lasts", function()
+      local pool = new(kind, { max_workers = 1, grace = 60 })
+      local path = process.dir() .. "/tidy"
+      local function tidy()
+        local core = require "gaterpc.core"
+        local enough = core.now() + 0.5 -- it is told several times meanwhile
+        while core.now() < enough do end
+        note(path, "tidy")
+      end
+      local bodies = {
+        spin,
+        function() gaterpc.task.sleep(60) end,
+        function() for i = 1, math.huge do coroutine.yield(i) end end,
+        function()
+          pcall(spin)
+          pcall(gaterpc.task.sleep, 60) -- raises as often as it is called
+        end,
+      }
+      for i, body in ipairs(bodies) do
+        local begun = process.dir() .. "/begun" .. i
+        local job = pool:submit(function()
+          local _ <close> = setmetatable({}, { __close = tidy })
+          note(begun, "")
+          body()
+        end)
+        process.eventually(function() return read(begun) ~= "" end, "job " .. i)
+        job:cancel()
+        assert.equal("next", pool:run(function() return "next" end))
+        assert.equal(("tidy\n"):rep(i), read(path))
+      end
+      assert.equal(0, pool:stats().replaced)
+    end)
+
     it("stops computing, waiting, and computing in coroutines of its own", function()
       local pool = new(kind, { max_workers = 1, grace = 60 })
       local jobs = {

@@ -90,9 +90,13 @@ void gr_port_unref(gr_port **port)
 
 /* --- the feeder; the mutex is held -------------------------------------------------------- */
 
-static void interrupt(gr_port *self)
+/* Code gets the error once, and may tidy up: when it is told again, only urgency interrupts it. */
+static void interrupt(gr_port *self, int why, bool urgent)
 {
-    atomic_store(&self->interrupted, true);
+    bool first = atomic_exchange(&self->stop, why) == 0;
+    atomic_store(&self->urgent, urgent);
+    if (first || urgent)
+        atomic_store(&self->interrupted, true);
     if (self->entered)
         pthread_kill(self->thread, INTERRUPT);
 }
@@ -105,9 +109,7 @@ static void cancel(gr_port *self, const gr_frame_head *head)
                 job->head.number = 1; /* it has not begun: its deadline has passed */
         return;
     }
-    atomic_store(&self->stop, -(int)head->a);
-    atomic_store(&self->urgent, head->flag);
-    interrupt(self);
+    interrupt(self, -(int)head->a, head->flag);
 }
 
 void gr_port_deliver(gr_port *self, gr_frame **frame)
@@ -151,10 +153,8 @@ void gr_port_deliver(gr_port *self, gr_frame **frame)
 void gr_port_close(gr_port *self)
 {
     pthread_mutex_lock(&self->mutex);
-    atomic_store(&self->urgent, self->closed); /* the second time it is meant */
+    interrupt(self, GR_ECLOSED, self->closed); /* the second time it is meant */
     self->closed = true;
-    atomic_store(&self->stop, GR_ECLOSED);
-    interrupt(self);
     pthread_cond_signal(&self->changed);
     pthread_mutex_unlock(&self->mutex);
 }
@@ -188,10 +188,13 @@ void gr_port_leave(gr_port *self)
     here = NULL;
 }
 
-/* [mutex] The job's own reason to stop, or that nobody is there. */
-static int why_stop(const gr_port *self)
+/* [mutex] The job's own reason to stop, or that nobody is there. Whoever asks gets the error. */
+static int why_stop(gr_port *self)
 {
-    return self->closed ? GR_ECLOSED : atomic_load(&self->stop);
+    int why = self->closed ? GR_ECLOSED : atomic_load(&self->stop);
+    if (why != 0)
+        atomic_store(&self->interrupted, false);
+    return why;
 }
 
 int gr_port_next(gr_port *self, gr_frame **out)
@@ -208,6 +211,7 @@ int gr_port_next(gr_port *self, gr_frame **out)
         self->bytes = self->window_bytes;
         atomic_store(&self->stop, 0);
         atomic_store(&self->urgent, false);
+        atomic_store(&self->interrupted, false);
     }
     pthread_mutex_unlock(&self->mutex);
     *out = frame;
