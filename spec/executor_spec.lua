@@ -520,9 +520,9 @@ for _, kind in ipairs { "thread", "process" } do
       local pool = new(kind, { max_workers = 1, grace = 60 })
       local path = process.dir() .. "/tidy"
       local function tidy()
-        local core = require "gaterpc.core"
-        local enough = core.now() + 0.5 -- it is told several times meanwhile
-        while core.now() < enough do end
+        local now = require("gaterpc.core").now
+        local enough = now() + 0.5 -- it is told several times meanwhile
+        while now() < enough do end
         note(path, "tidy")
       end
       local bodies = {
