@@ -112,10 +112,10 @@ describe("sock, security", function()
     for _, case in ipairs { { PLAIN_SERVER, PLAIN }, { CURVE_SERVER, CURVE } } do
       assert.equal("REFUSED", (next_event(pair(case[1], case[2]))))
     end
-    local dealer = pair({ server = true, domain = "gate" }, {}, 100) -- who is not answered begins anew
+    local dealer = pair({ server = true, domain = "gate" }, {}, 1000) -- who is not answered begins anew
     local other = pair({}, {}) -- a pair that needs nobody, for comparison
     assert.equal("CONNECTED", (next_event(other)))
-    assert.are_not.equal("CONNECTED", (dealer:next_event()))
+    assert.is_nil(dealer:next_event())
     zap = keep(socks.zap())
     assert.equal("CONNECTED", (next_event(dealer, "200")))
   end)

@@ -8,6 +8,7 @@
 ---The module itself is spec/support/engine.c.
 
 local msgpack = require "gaterpc.msgpack"
+local luassert = require "luassert"
 
 local engine = require "support.module" "engine"
 
@@ -42,6 +43,27 @@ function M.pass(it, ms)
   end
   engine.at(ms)
   it:tick()
+end
+
+---Checks what a worker or client makes of times in which it did not run.
+---@param start fun(options: table, greeting: table): any  one that is up at 0 ms; greeting: fields of the broker's
+function M.check_absences(start)
+  local function beat_fast() return start({ heartbeat_ms = 100 }, { deadline_ms = 100, window = 2 }) end
+  local it = beat_fast()
+  engine.at(5000)
+  it:tick()
+  luassert.is_true(it:is_up())
+  M.pass(it, 5199)
+  luassert.is_true(it:is_up())
+  M.pass(it, 5200)
+  luassert.is_false(it:is_up())
+
+  it = beat_fast()
+  for i = 1, 4 do
+    engine.at(i * 5000)
+    it:tick()
+    luassert.equal(i < 4, it:is_up())
+  end
 end
 
 ---Everything that an engine of a worker or client wants to send.

@@ -202,6 +202,15 @@ describe("ZAP #system", function()
       assert.is_true(is("ann", "two"))
     end)
 
+    it("names the file of a folder that is no key, and keeps nothing of the folder", function() -- luv might: a leak
+      local folder = process.dir() .. "/keys"
+      assert(require "luv".fs_mkdir(folder, 448))
+      process.file("keys/bob.key", "nonsense")
+      local started, err = ZAPService {}:configure_curve(nil, folder):start()
+      assert.is_nil(started)
+      assert.is_truthy(err.message:find("bob.key", 1, true), err.message)
+    end)
+
     it("reads a folder of keys anew", function()
       local folder = process.dir() .. "/keys"
       assert(require "luv".fs_mkdir(folder, 448))

@@ -47,8 +47,7 @@ static inline void gr_pulse_expect(gr_pulse *self, uint32_t interval_ms, uint32_
 }
 
 /* We wake for every beat of ours at the latest. Whoever wakes a quarter of a beat later was away
- * since the last sign of life of his own, and the words of others may still be on their way to him.
- */
+ * since he last sent or heard anything, and words of others may still be on their way to him. */
 static inline void gr_pulse_excuse(gr_pulse *self, int64_t now_ms)
 {
     int64_t awake_ms = self->sent_ms > self->heard_ms ? self->sent_ms : self->heard_ms;

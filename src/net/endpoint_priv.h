@@ -54,8 +54,8 @@ struct gr_loop {
     uv_async_t keep; /* referenced while something must keep the loop running */
     int64_t armed_ms;
     int64_t owner_due_ms;
-    unsigned busy; /* busy endpoints and holds */
-    bool owner_is_due;
+    unsigned busy;     /* busy endpoints and holds */
+    bool owner_is_due; /* its timer has run: it is told at the end of the next check */
     bool want_turn;
     atomic_bool stop;
 
